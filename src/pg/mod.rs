@@ -1,0 +1,5 @@
+//! The only place that knows PostgreSQL: from a socket to changes.
+
+pub mod connect;
+pub mod slot;
+pub mod stream;

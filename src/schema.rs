@@ -1,0 +1,147 @@
+//! What a row means: its table, its columns, and how the text of each value becomes JSON.
+
+use std::sync::Arc;
+
+/// A table as a Relation message described it, with what the catalog adds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Relation {
+    /// `pg_class.oid`.
+    pub oid: u32,
+    /// Schema, as it is, not quoted.
+    pub namespace: Box<str>,
+    /// Table, as it is, not quoted.
+    pub name: Box<str>,
+    /// What the old row of an update or delete holds.
+    pub identity: ReplicaIdentity,
+    /// In the order of every row's cells.
+    pub columns: Box<[Column]>,
+    /// The columns that tell rows apart, as indexes into `columns`, ascending: those of the replica
+    /// identity, or with FULL those of the primary key. Empty: there is no key.
+    pub key: Box<[usize]>,
+}
+
+impl Relation {
+    /// `schema.table`, for people and for `[tables]`.
+    #[must_use]
+    pub fn qualified(&self) -> String {
+        format!("{}.{}", self.namespace, self.name)
+    }
+
+    /// `schema.table`, each part as `quote_ident` writes it.
+    #[must_use]
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", quote_ident(&self.namespace), quote_ident(&self.name))
+    }
+}
+
+/// One column of a [`Relation`].
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Column {
+    /// As it is, not quoted.
+    pub name: Box<str>,
+    /// `pg_type.oid`.
+    pub type_oid: u32,
+    /// Whether the Relation message flags it as part of the replica identity.
+    pub identity: bool,
+    /// How its text becomes JSON.
+    pub kind: PgType,
+}
+
+/// `pg_class.relreplident`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ReplicaIdentity {
+    /// `d`: the primary key, if there is one.
+    Default,
+    /// `n`: nothing.
+    Nothing,
+    /// `f`: every column.
+    Full,
+    /// `i`: the columns of one unique index.
+    Index,
+}
+
+/// What `to_json` does with a type: all that the encoder has to know of it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum PgType {
+    /// `t` or `f`.
+    Bool,
+    /// int2, int4, int8: always a JSON number as it stands.
+    Integer,
+    /// float4, float8: a JSON number as it stands, but for NaN and the infinities.
+    Float,
+    /// numeric: by `format.numeric`.
+    Numeric,
+    /// date: ISO 8601 as it stands.
+    Date,
+    /// timestamp without time zone: ISO 8601 with a `T`.
+    Timestamp,
+    /// timestamp with time zone, printed in UTC: ISO 8601 with a `T` and `+00:00`.
+    TimestampTz,
+    /// json, jsonb: inlined.
+    Json,
+    /// An array; multi-dimensional ones are of the same type.
+    Array {
+        /// Type of the elements.
+        element: Arc<Self>,
+        /// `pg_type.typdelim`: a comma, but for `box` a semicolon.
+        delimiter: u8,
+    },
+    /// Everything else: PostgreSQL's text as a JSON string.
+    Text,
+}
+
+impl PgType {
+    /// The types that PostgreSQL has from the start, by `pg_type.oid`. `None` if `oid` is none of them.
+    ///
+    /// Source: `src/include/catalog/pg_type.dat`; what `to_json` does with each:
+    /// `json_categorize_type` in `src/backend/utils/adt/jsonfuncs.c`.
+    #[must_use]
+    pub fn builtin(oid: u32) -> Option<Self> {
+        let array =
+            |element: Self, delimiter| Self::Array { element: Arc::new(element), delimiter };
+        Some(match oid {
+            16 => Self::Bool,
+            20 | 21 | 23 => Self::Integer,
+            700 | 701 => Self::Float,
+            1700 => Self::Numeric,
+            1082 => Self::Date,
+            1114 => Self::Timestamp,
+            1184 => Self::TimestampTz,
+            114 | 3802 => Self::Json,
+            1000 => array(Self::Bool, b','),
+            1005 | 1007 | 1016 => array(Self::Integer, b','),
+            1021 | 1022 => array(Self::Float, b','),
+            1231 => array(Self::Numeric, b','),
+            1182 => array(Self::Date, b','),
+            1115 => array(Self::Timestamp, b','),
+            1185 => array(Self::TimestampTz, b','),
+            199 | 3807 => array(Self::Json, b','),
+            1020 => array(Self::Text, b';'), // box[]
+            _ if BUILTIN_TEXT_ARRAYS.contains(&oid) => array(Self::Text, b','),
+            0..FIRST_USER_OID => Self::Text,
+            _ => return None,
+        })
+    }
+}
+
+/// `FirstGenbkiObjectId`: from here on pgoutput sends a Type message.
+pub const FIRST_USER_OID: u32 = 10_000;
+
+/// `pg_type.oid` of every array whose elements are plain text to `to_json` (`typcategory = 'A'`).
+const BUILTIN_TEXT_ARRAYS: &[u32] = &[
+    143, 210, 270, 271, 272, 273, 629, 651, 719, 775, 791, 1001, 1002, 1003, 1006, 1008, 1009,
+    1010, 1011, 1012, 1013, 1014, 1015, 1017, 1018, 1019, 1027, 1028, 1034, 1040, 1041, 1183, 1187,
+    1263, 1270, 1561, 1563, 2201, 2207, 2208, 2209, 2210, 2211, 2949, 2951, 3221, 3643, 3644, 3645,
+    3735, 3770, 3905, 3907, 3909, 3911, 3913, 3927, 4073, 4090, 4097, 4192, 5039, 6150, 6151, 6152,
+    6153, 6155, 6157,
+];
+
+/// An identifier as PostgreSQL's `quote_ident` writes it, without its list of keywords: what is not
+/// plain lower case is quoted.
+#[must_use]
+pub fn quote_ident(name: &str) -> String {
+    let plain = !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        && !name.starts_with(|c: char| c.is_ascii_digit());
+    if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+}
