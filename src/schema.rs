@@ -122,6 +122,27 @@ impl PgType {
             _ => return None,
         })
     }
+
+    /// A type of `pg_catalog` by `pg_type.typname`: how a Type message names a domain's base type.
+    /// `None` if it is not one of those that are more than text.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        let oid = match name.strip_prefix('_').unwrap_or(name) {
+            "bool" => 16,
+            "int2" | "int4" | "int8" => 20,
+            "float4" | "float8" => 700,
+            "numeric" => 1700,
+            "date" => 1082,
+            "timestamp" => 1114,
+            "timestamptz" => 1184,
+            "json" | "jsonb" => 114,
+            "text" | "varchar" | "bpchar" | "uuid" | "bytea" | "interval" => 25,
+            _ => return None,
+        };
+        let kind = Self::builtin(oid)?;
+        let array = name.starts_with('_');
+        Some(if array { Self::Array { element: Arc::new(kind), delimiter: b',' } } else { kind })
+    }
 }
 
 /// `FirstGenbkiObjectId`: from here on pgoutput sends a Type message.

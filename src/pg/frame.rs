@@ -8,9 +8,14 @@
 //!
 //! Source: <https://www.postgresql.org/docs/current/protocol-overview.html>
 
-use std::io;
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, ReadBuf};
 
 /// One backend message: its tag and its body, without the length.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -86,11 +91,33 @@ impl FrameBuf {
     /// # Errors
     /// Those of the stream.
     pub async fn fill<S: AsyncRead + Unpin>(&mut self, stream: &mut S) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx, stream)).await
+    }
+
+    /// [`Self::fill`] as a poll.
+    ///
+    /// # Errors
+    /// Those of the stream.
+    pub fn poll_fill<S: AsyncRead + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+    ) -> Poll<io::Result<usize>> {
         self.make_room();
-        let room = self.bytes.get_mut(self.end..).unwrap_or_default();
-        let count = stream.read(room).await?;
+        let mut room = ReadBuf::new(self.bytes.get_mut(self.end..).unwrap_or_default());
+        ready!(Pin::new(stream).poll_read(cx, &mut room))?;
+        let count = room.filled().len();
         self.end += count;
-        Ok(count)
+        Poll::Ready(Ok(count))
+    }
+
+    /// The tag of the next frame, if all of it is here.
+    ///
+    /// # Errors
+    /// See [`BadLength`].
+    #[inline]
+    pub fn tag(&self) -> Result<Option<u8>, BadLength> {
+        Ok(if self.has_frame()? { self.bytes.get(self.start).copied() } else { None })
     }
 
     /// Bytes received and not taken.
