@@ -1,5 +1,7 @@
 //! Apache Kafka, over rskafka's messenger and protocol types.
 
+pub mod producer;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::net::{SecretSource, TcpOptions, TlsOptions};
