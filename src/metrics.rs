@@ -104,6 +104,7 @@ pub fn register(version: &'static str) {
         "pgsluice_received_bytes_total",
         "pgsluice_producer_resets_total",
         "pgsluice_keyless_relations_total",
+        "pgsluice_stale_timestamps_total",
     ] {
         counter!(name).absolute(0);
     }
@@ -153,6 +154,10 @@ fn describe() {
     describe_counter!(
         "pgsluice_keyless_relations_total",
         "Tables without a usable key that were met"
+    );
+    describe_counter!(
+        "pgsluice_stale_timestamps_total",
+        "Records given the time of sending, as their commit was more than an hour away"
     );
     describe_gauge!("pgsluice_lag_bytes", Unit::Bytes, "WAL between the server's end and a stage");
     describe_gauge!(
@@ -227,6 +232,11 @@ pub fn producer_reset() {
 pub fn throttled(pause: Duration) {
     // Counters are whole numbers, and a pause is a fraction of a second.
     gauge!("pgsluice_throttled_seconds").increment(pause.as_secs_f64());
+}
+
+/// Records that carry the time of sending, as their commit's is too far away.
+pub fn stale_timestamps(count: u64) {
+    counter!("pgsluice_stale_timestamps_total").increment(count);
 }
 
 /// A table without a usable key was met.

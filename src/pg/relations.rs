@@ -11,6 +11,7 @@
 use std::collections::HashMap;
 
 use super::{
+    catalog::RelationFacts,
     copy_data::XLogData,
     pgoutput::{Message, OldTuple, RelationMessage, Tuple},
     timeline::Timelines,
@@ -26,7 +27,7 @@ use crate::{
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A transaction begins.
-    Begin,
+    Begin(Transaction),
     /// A row.
     Change(Change<'a>),
     /// Tables were emptied; `first` is the position of the first, the others follow it.
@@ -75,15 +76,6 @@ impl Questions {
     pub const fn none(&self) -> bool {
         !self.primary_key && self.types.is_empty()
     }
-}
-
-/// What the catalog answered.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Facts {
-    /// Names of the primary key's columns; `None`: the table has none, or is gone.
-    pub primary_key: Option<Vec<String>>,
-    /// What is known of the types.
-    pub types: HashMap<u32, PgType>,
 }
 
 /// Why a message has no meaning here.
@@ -244,7 +236,7 @@ impl Relations {
     }
 
     /// Takes the catalog's answer. True if a key was wanted and none can be used.
-    pub fn learn(&mut self, oid: u32, facts: &Facts) -> bool {
+    pub fn learn(&mut self, oid: u32, facts: &RelationFacts) -> bool {
         let Some(relation) = self.known.get_mut(&oid) else { return false };
         for column in &mut relation.columns {
             if let Some(kind) = facts.types.get(&column.type_oid) {
@@ -270,9 +262,10 @@ impl Relations {
             return Err(Error::Backwards { at: commit, last: self.last_commit });
         }
         let timeline = self.timelines.of(commit);
-        self.transaction = Some(Transaction { xid, commit, committed_at, timeline });
+        let transaction = Transaction { xid, commit, committed_at, timeline };
+        self.transaction = Some(transaction);
         self.index = 0;
-        Ok(Event::Begin)
+        Ok(Event::Begin(transaction))
     }
 
     fn commit(&mut self, commit: Lsn) -> Result<Event<'_>, Error> {
