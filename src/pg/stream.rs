@@ -20,15 +20,17 @@ use std::{
 };
 
 use tokio::{
-    io::AsyncWrite,
+    io::{AsyncRead, AsyncWrite},
     time::{Instant, Sleep},
 };
 
 use super::{
     copy_data::{self, CopyData, Keepalive, StandbyStatus, XLogData},
-    frame::{BadLength, FrameBuf},
+    connect::ServerError,
+    frame::{BadLength, Frame, FrameBuf},
     pgoutput::DecodeError,
-    server_error::{Notice, ServerError},
+    slot,
+    sqlstate::{self, During},
 };
 use crate::{
     lsn::Lsn,
@@ -67,9 +69,14 @@ pub enum Error {
         after: Duration,
     },
     /// An error message.
-    #[error(transparent)]
-    Server(#[from] ServerError),
-    /// A warning after which rows would be missing.
+    #[error("PostgreSQL ended the stream near {near}: {error}")]
+    Server {
+        /// The last position that was received.
+        near: Lsn,
+        /// What it said.
+        error: Box<ServerError>,
+    },
+    /// An error, or on 18 a mere warning, after which rows would be missing.
     #[error(transparent)]
     Slot(#[from] slot::Error),
     /// Not the protocol.
@@ -91,11 +98,24 @@ impl Error {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Io(_) | Self::Ended | Self::Silent { .. } | Self::Length(_) => Disposition::Retry,
-            Self::Server(error) => error.disposition(),
+            Self::Server { error, .. } => {
+                sqlstate::disposition(&error.sqlstate, During::Streaming)
+            }
             Self::Slot(error) => error.disposition(),
             Self::Decode { .. } => Disposition::Halt(Exit::Data),
         }
     }
+}
+
+/// How a stream is begun.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// Limits.
+    pub options: &'a Options,
+    /// Longest message, in bytes.
+    pub max_message: u32,
+    /// Longest silence while we read.
+    pub silence: Duration,
 }
 
 /// What came.
@@ -111,6 +131,7 @@ pub enum Incoming<'a> {
 #[derive(Debug)]
 pub struct ReplicationStream<S = net::Stream> {
     socket: S,
+    publications: Box<[String]>,
     inbox: FrameBuf,
     outbox: Vec<u8>,
     /// Of `outbox`.
@@ -133,18 +154,14 @@ pub struct ReplicationStream<S = net::Stream> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
     /// Takes over a socket on which `START_REPLICATION` was answered; `received` was read from it
-    /// already. Silence beyond `silence` is an error.
+    /// already.
     #[must_use]
-    pub fn new(
-        socket: S,
-        received: &[u8],
-        options: &Options,
-        max_message: u32,
-        silence: Duration,
-    ) -> Self {
+    pub fn new(socket: S, received: &[u8], publications: &[String], start: Start<'_>) -> Self {
+        let Start { options, max_message, silence } = start;
         let now = Instant::now();
         Self {
             socket,
+            publications: publications.into(),
             inbox: FrameBuf::new(received, options.read_buffer, max_message),
             outbox: Vec::new(),
             sent: 0,
@@ -184,7 +201,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
                 return self.take_copy_data();
             }
             if let Some(frame) = self.inbox.take()? {
-                aside(frame, self.received)?;
+                aside(frame, self.received, &self.publications)?;
             }
         }
         Ok(None)
@@ -218,7 +235,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
     ///
     /// # Errors
     /// The connection broke before the reply: the server may not know.
-    pub async fn finish(mut self) -> Result<(), Error> {
+    pub async fn finish(&mut self) -> Result<(), Error> {
         self.queue_status(true);
         poll_fn(|cx| self.poll_send(cx)).await?;
         while !matches!(self.discard().await?, Discarded::Keepalive) {}
@@ -334,7 +351,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
                     (b'd', _) => Discarded::Data,
                     (b'c' | b'C' | b'Z', _) => Discarded::End,
                     _ => {
-                        aside(frame, self.received)?;
+                        aside(frame, self.received, &self.publications)?;
                         Discarded::Data
                     }
                 });
@@ -353,13 +370,22 @@ enum Discarded {
 }
 
 /// What may come between the data.
-fn aside(frame: Frame<'_>, near: Lsn) -> Result<(), Error> {
+fn aside(frame: Frame<'_>, near: Lsn, publications: &[String]) -> Result<(), Error> {
     match frame.tag {
-        b'E' => Err(ServerError::parse(frame.body).into()),
-        b'N' => {
-            let notice = ServerError::parse(frame.body);
-            slot::refuse_notice(&notice)?;
-            tracing::warn!(sqlstate = notice.sqlstate(), "PostgreSQL: {}", notice.message());
+        b'E' | b'N' => {
+            let error = ServerError::parse(frame.body);
+            let report = slot::Report {
+                code: &error.sqlstate,
+                message: &error.message,
+                routine: error.routine.as_deref(),
+            };
+            if let Some(young) = slot::publication_too_young(&report, publications) {
+                return Err(young.into());
+            }
+            if frame.tag == b'E' {
+                return Err(Error::Server { near, error: Box::new(error) });
+            }
+            tracing::warn!(sqlstate = error.sqlstate, "PostgreSQL: {}", error.message);
             Ok(())
         }
         b'S' => Ok(()), // ParameterStatus

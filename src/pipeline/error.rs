@@ -3,7 +3,7 @@
 use crate::{
     encode,
     lsn::Lsn,
-    pg::{catalog, pgoutput, relations, stream},
+    pg::{pgoutput, relations, session, stream},
     retry::{Disposition, Exit},
     route,
     schema::Relation,
@@ -29,7 +29,7 @@ pub enum Error {
     Relations(#[from] relations::Error),
     /// Ordinary SQL.
     #[error(transparent)]
-    Catalog(#[from] catalog::Error),
+    Catalog(#[from] session::Error),
     /// A row that cannot be stored.
     #[error("a row of {table} (key: {key}) committed at {lsn} cannot be stored")]
     Row {

@@ -30,9 +30,9 @@ use crate::{
     lsn::Lsn,
     metrics::{self, Stage},
     pg::{
-        catalog::Catalog,
         pgoutput,
         relations::{Event, Questions, Relations},
+        session::Catalog,
         stream::{Incoming, ReplicationStream},
     },
     sink::{Delivery, kafka::Producer},
