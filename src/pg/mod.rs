@@ -1,5 +1,6 @@
 //! The only place that knows PostgreSQL: from a socket to changes.
 
+pub mod catalog;
 pub mod connect;
 pub mod copy_data;
 pub mod frame;
@@ -7,3 +8,4 @@ pub mod pgoutput;
 mod reader;
 pub mod slot;
 pub mod stream;
+pub mod timeline;
