@@ -8,7 +8,7 @@
 //! readably, the connection is closed: nobody could tell what a later answer belongs to.
 
 use std::{
-    fmt,
+    fmt, io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -324,10 +324,10 @@ impl Inner {
         if let Some(source) = malformed(&error) {
             return Error::Malformed { broker, api, source };
         }
-        let source = Box::new(error);
-        if alert(&source) {
+        if let Some(source) = distrust(&self.name, &error) {
             return Error::Tls { broker, source };
         }
+        let source = Box::new(error);
         Error::Closed { broker, hint: self.hint(api), source }
     }
 
@@ -383,16 +383,20 @@ fn malformed(error: &RequestError) -> Option<Malformed> {
     }
 }
 
-/// Whether the other side ended TLS with an alert.
-fn alert(error: &RequestError) -> bool {
+/// The alert by which the other side ended TLS, if it does so because of us.
+fn distrust(to: &str, error: &RequestError) -> Option<net::Error> {
     use rskafka::protocol::frame;
     let io = match error {
-        RequestError::Poisoned(cause) => return alert(cause),
+        RequestError::Poisoned(cause) => return distrust(to, cause),
         RequestError::IO(io)
         | RequestError::ReadFramedMessageError(frame::ReadError::IO(io))
         | RequestError::WriteMessageError(frame::WriteError::IO(io)) => io,
-        _ => return false,
+        _ => return None,
     };
-    let inner = io.get_ref().and_then(|inner| inner.downcast_ref());
-    matches!(inner, Some(rustls::Error::AlertReceived(_)))
+    let reason = io.get_ref()?.downcast_ref::<rustls::Error>()?;
+    if !matches!(reason, rustls::Error::AlertReceived(_)) {
+        return None;
+    }
+    let judged = net::tls::judge(to.to_owned(), io::Error::new(io.kind(), reason.clone()));
+    matches!(judged, net::Error::Tls { .. }).then_some(judged)
 }

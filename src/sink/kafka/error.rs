@@ -1,6 +1,6 @@
 //! What can go wrong between us and Kafka.
 
-use std::{fmt, io, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use rskafka::messenger::RequestError;
 
@@ -49,8 +49,8 @@ pub enum Error {
     Tls {
         /// Host and port.
         broker: String,
-        /// The messenger's reason.
-        source: Box<RequestError>,
+        /// The alert.
+        source: net::Error,
     },
     /// The answer is none.
     #[error("broker {broker} answered {api} with something that cannot be read")]
@@ -160,18 +160,18 @@ pub enum Error {
     },
     /// A record does not fit.
     #[error(
-        "a record of {bytes} bytes is over topic {topic}'s max.message.bytes of {limit}: raise \
-         that, or leave the large column out"
+        "a record makes a batch of {bytes} bytes, over topic {topic}'s max.message.bytes{}: raise \
+         that, or leave the large column out", .limit.map(|n| format!(" of {n}")).unwrap_or_default()
     )]
     TooLarge {
         /// Topic.
-        topic: String,
+        topic: Arc<str>,
         /// Partition, if it got one.
         partition: Option<i32>,
         /// Its size, in a batch of its own.
         bytes: usize,
-        /// The topic's limit.
-        limit: usize,
+        /// The topic's limit, where it is known.
+        limit: Option<usize>,
     },
 }
 
@@ -311,9 +311,8 @@ mod tests {
 
     #[test]
     fn a_row_that_does_not_fit_halts_with_65() {
-        let topic = "users".to_owned();
-        let error =
-            Error::TooLarge { topic, partition: Some(0), bytes: 2_000_000, limit: 1_048_588 };
+        let (topic, limit) = (Arc::from("users"), Some(1_048_588));
+        let error = Error::TooLarge { topic, partition: Some(0), bytes: 2_000_000, limit };
         assert_eq!(error.disposition(), Disposition::Halt(Exit::Data));
     }
 }

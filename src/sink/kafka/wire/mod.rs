@@ -116,3 +116,6 @@ impl<C: Call> ReadVersionedType<Cursor<Vec<u8>>> for Received<C> {
         Ok(Self(answer))
     }
 }
+
+#[cfg(test)]
+mod tests;
