@@ -11,7 +11,10 @@ use super::{
     stream::{self, ReplicationStream},
     timeline::{self, Timelines},
 };
-use crate::retry::{Disposition, Exit};
+use crate::{
+    lsn::Lsn,
+    retry::{Disposition, Exit},
+};
 
 /// Why there is no stream.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +96,18 @@ impl Session {
         let timelines = timelines(&mut replication).await?;
         let mut catalog = Catalog::new(postgres, &replication);
         let client = catalog.client().await?;
-        let ready = slot::prepare_temporary(client, publications).await?;
+        let (server, mut warnings) = slot::check_server(client).await?;
+        let mut published =
+            slot::prepare_publication(client, &server, publications, &[], false).await?;
+        warnings.append(&mut published.warnings);
+        let ready = Ready {
+            server,
+            confirmed_flush: Lsn::ZERO,
+            restart_lsn: Lsn::ZERO,
+            published,
+            slot_created: true,
+            warnings,
+        };
         waiting();
         let create = slot::create_temporary(slot, ready.server.version_num);
         replication.simple_query(&create).await?;
@@ -109,7 +123,7 @@ impl Session {
         slot: &str,
         publications: &[String],
         start: stream::Start<'_>,
-    ) -> Result<(ReplicationStream, Catalog, Ready, Timelines), Error> {
+    ) -> Result<(ReplicationStream, Catalog, Timelines), Error> {
         let command = slot::start_replication(slot, publications);
         self.replication.start_copy_both(&command).await?;
         let (mut socket, received) = self.replication.into_parts();
@@ -118,7 +132,7 @@ impl Session {
             let _ = socket.set_low_watermark(start.options.low_watermark);
         }
         let stream = ReplicationStream::new(socket, &received, publications, start);
-        Ok((stream, self.catalog, self.ready, self.timelines))
+        Ok((stream, self.catalog, self.timelines))
     }
 }
 
