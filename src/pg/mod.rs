@@ -2,4 +2,5 @@
 
 pub mod connect;
 pub mod slot;
+pub mod sqlstate;
 pub mod stream;
