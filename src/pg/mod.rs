@@ -7,5 +7,6 @@ pub mod frame;
 pub mod pgoutput;
 mod reader;
 pub mod slot;
+pub mod sqlstate;
 pub mod stream;
 pub mod timeline;
