@@ -400,3 +400,6 @@ fn distrust(to: &str, error: &RequestError) -> Option<net::Error> {
     let judged = net::tls::judge(to.to_owned(), io::Error::new(io.kind(), reason.clone()));
     matches!(judged, net::Error::Tls { .. }).then_some(judged)
 }
+
+#[cfg(test)]
+mod tests;
