@@ -250,6 +250,18 @@ impl Routes {
         Ok(Outcome::Topic(Route { topic, key, unidentified }))
     }
 
+    /// The topic of a table's rows, before anything but its name is known; `None`: it goes nowhere,
+    /// or is refused when a row comes.
+    #[must_use]
+    pub fn topic_of(&self, namespace: &str, name: &str) -> Option<String> {
+        let table = self.entry(namespace, name);
+        match (table, self.unlisted) {
+            (None, Unlisted::Skip | Unlisted::Refuse) => None,
+            (Some(Table { topic: Some(topic), .. }), _) => Some(topic.clone()),
+            (Some(_), _) | (None, Unlisted::Route) => fill(&self.template, namespace, name),
+        }
+    }
+
     /// Where a truncate of a table with this route goes; `None`: nowhere, counted.
     #[must_use]
     pub fn truncate<'a>(&'a self, route: &'a Route) -> Option<&'a Arc<str>> {

@@ -18,6 +18,7 @@ pub mod topics;
 pub mod wire;
 
 pub use error::{Error, Refusal};
+pub use producer::Producer;
 
 /// How to log in.
 #[derive(Clone, Debug)]

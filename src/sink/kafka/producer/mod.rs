@@ -12,59 +12,9 @@
 
 mod queue;
 
-use std::sync::Arc;
+use crate::{batch::Batch, sink::Delivery};
 
-use crate::{
-    batch::Batch,
-    retry::{Disposition, Exit},
-    sink::Delivery,
-};
-
-use super::Options;
-
-/// What is known of a topic.
-#[derive(Clone, Debug)]
-pub struct Topic {
-    /// How many partitions it has.
-    pub partitions: i32,
-    /// Its `max.message.bytes`.
-    pub max_message_bytes: usize,
-}
-
-/// Why the producer cannot go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// A single record that the topic does not take.
-    #[error(
-        "a record for {topic}[{partition}] makes a batch of {bytes} bytes, over the topic's limit \
-         (max.message.bytes{})", .limit.map(|limit| format!(" = {limit}")).unwrap_or_default()
-    )]
-    TooLarge {
-        /// Where it was to go.
-        topic: Arc<str>,
-        /// Of the topic.
-        partition: i32,
-        /// The batch that holds this record alone, as it was sent.
-        bytes: usize,
-        /// `max.message.bytes`, where it is known.
-        limit: Option<usize>,
-    },
-    /// A bug of ours.
-    #[error("the producer's task has ended")]
-    Ended,
-}
-
-impl Error {
-    /// No `_` arm: a new variant does not compile until someone has judged it.
-    #[must_use]
-    pub const fn disposition(&self) -> Disposition {
-        match self {
-            Self::TooLarge { .. } => Disposition::Halt(Exit::Data),
-            Self::Ended => Disposition::Halt(Exit::Software),
-        }
-    }
-}
+use super::{Error, Options, topics::Topic};
 
 /// The handle to the task that does the work.
 #[derive(Debug)]
