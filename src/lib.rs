@@ -31,7 +31,7 @@
 //! | [`pipeline`] 10 | the loop, which owns all mutable state of the path; then drain |
 //! | [`app`], [`tail`] | supervisor: on error back off or halt; the changes on a terminal |
 //! | [`config`] | file, environment, `--set` → each module's options |
-//! | [`admin`], [`telemetry`], [`cli`] | the shell |
+//! | [`admin`], [`telemetry`], [`shell`], [`cli`] | the shell: HTTP, logs, runtime and signals, command line |
 //!
 //! # What must stay true
 //! 1. **Confirmed means stored.** Only [`progress`] makes a [`progress::Confirmed`];
@@ -63,6 +63,7 @@ pub mod progress;
 pub mod retry;
 pub mod route;
 pub mod schema;
+pub mod shell;
 pub mod sink;
 pub mod status;
 pub mod tail;
