@@ -17,4 +17,5 @@ pub mod retry;
 pub mod route;
 pub mod schema;
 pub mod sink;
+pub mod status;
 pub mod telemetry;

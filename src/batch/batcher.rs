@@ -300,6 +300,12 @@ impl Batcher {
         self.spare.keep(bytes, tickets);
     }
 
+    /// Capacity kept for later.
+    #[cfg(test)]
+    pub(super) const fn spare_bytes(&self) -> usize {
+        self.spare.kept
+    }
+
     fn close_oldest(&mut self) {
         if let Some(&(to, partition)) = self.order.front() {
             self.close(to, partition);

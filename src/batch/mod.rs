@@ -50,3 +50,6 @@ pub struct Batch {
     /// The oldest commit in it, in microseconds since 2000 as PostgreSQL counts.
     pub first_committed_at: i64,
 }
+
+#[cfg(test)]
+mod tests;

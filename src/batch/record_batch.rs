@@ -123,13 +123,13 @@ impl Half {
     /// A record without its length: both deltas are counted anew from this half's beginning.
     fn push(&mut self, record: &[u8], base_timestamp: i64) -> Option<()> {
         let (&attributes, mut rest) = record.split_first()?;
-        let timestamp = base_timestamp.checked_add(take_varint(&mut rest)?)?;
+        let timestamp = base_timestamp.wrapping_add(take_varint(&mut rest)?);
         take_varint(&mut rest)?; // the old offset delta
         if self.summary.records == 0 {
             self.summary.base_timestamp = timestamp;
             self.summary.max_timestamp = timestamp;
         }
-        let timestamp_delta = timestamp.checked_sub(self.summary.base_timestamp)?;
+        let timestamp_delta = timestamp.wrapping_sub(self.summary.base_timestamp);
         let offset_delta = i64::from(self.summary.records);
         let length = 1 + varint_width(timestamp_delta) + varint_width(offset_delta) + rest.len();
         put_varint(&mut self.bytes, length as i64);

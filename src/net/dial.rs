@@ -71,7 +71,8 @@ pub async fn connect_unix(path: &Path, tcp: &TcpOptions) -> Result<Stream, Error
 }
 
 /// How a server is named in errors: with brackets where the host has colons itself.
-pub(super) fn name(host: &str, port: u16) -> String {
+#[must_use]
+pub fn name(host: &str, port: u16) -> String {
     let host = bare(host);
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }

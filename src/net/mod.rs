@@ -15,7 +15,7 @@ mod tcp;
 pub mod tls;
 mod verify;
 
-pub use dial::{connect, connect_plain, connect_unix};
+pub use dial::{connect, connect_plain, connect_unix, name};
 pub use secret::{Secret, SecretSource};
 pub use stream::Stream;
 pub use tcp::Tcp;

@@ -2,6 +2,7 @@
 
 pub mod kafka;
 pub mod partition;
+pub mod stdout;
 
 use crate::batch::Batch;
 

@@ -89,3 +89,55 @@ fn crc32(key: &[u8]) -> u32 {
     };
     !key.iter().fold(!0, |crc, &byte| step(step(crc, u32::from(byte) & 0xf), u32::from(byte) >> 4))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOLDEN: &str = include_str!("../../tests/golden/partitioners.tsv");
+    const COUNTS: [u32; 11] = [1, 2, 3, 5, 6, 7, 12, 16, 50, 100, 1000];
+
+    fn hex(text: &str) -> Vec<u8> {
+        let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
+        (0..text.len()).step_by(2).map(byte).collect()
+    }
+
+    #[test]
+    fn chooses_as_the_clients_of_java_and_go_do() {
+        let columns =
+            [Partitioner::Murmur2, Partitioner::Fnv1a, Partitioner::Reference, Partitioner::Crc32];
+        let mut checked = 0;
+        for line in GOLDEN.lines().filter(|line| !line.starts_with('#')) {
+            let mut fields = line.split('\t');
+            let key = hex(fields.next().unwrap());
+            let hash: i32 = fields.next().unwrap().parse().unwrap();
+            assert_eq!(murmur2(&key) as i32, hash, "murmur2 of {key:?}");
+            for (partitioner, chosen) in columns.into_iter().zip(fields) {
+                for (count, chosen) in COUNTS.into_iter().zip(chosen.split(' ')) {
+                    let ours = partitioner.partition(Some(&key), 0, count);
+                    let what = format!("{partitioner:?} of {key:?} among {count}");
+                    assert_eq!(ours.to_string(), chosen, "{what}");
+                    checked += 1;
+                }
+            }
+        }
+        assert_eq!(checked, 294 * 4 * 11);
+    }
+
+    #[test]
+    fn without_a_key_the_position_decides_and_spreads_evenly() {
+        let mut counts = [0_u32; 6];
+        for position in 0..6000_u64 {
+            let chosen = Partitioner::Murmur2.partition(None, position * 8, 6);
+            assert_eq!(chosen, Partitioner::Spread.partition(Some(b"any"), position * 8, 6));
+            counts[chosen as usize] += 1;
+        }
+        assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn no_partitions_are_no_reason_to_panic() {
+        assert_eq!(Partitioner::Murmur2.partition(Some(b"k"), 1, 0), 0);
+        assert_eq!(Partitioner::Spread.partition(None, 1, 0), 0);
+    }
+}
