@@ -88,7 +88,7 @@ impl Broker {
             if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         let stream = net::connect(host, port, &options.tcp, options.tls.as_ref())
             .await
-            .map_err(|source| Error::Connect { broker: name.clone(), source })?;
+            .map_err(|source| unreached(&name, source))?;
         let cut = CancellationToken::new();
         let line = Line::new(stream, &cut);
         let messenger = Messenger::new(line, MAX_ANSWER, Arc::from(options.client_id.as_str()));
@@ -254,8 +254,8 @@ impl Broker {
         partition: Option<i32>,
         message: Option<String>,
     ) -> Error {
-        let (broker, topic) = (self.0.name.clone(), Some(topic.to_owned()));
-        Refusal { broker, api, code, topic, partition, message }.into()
+        let topic = Some(topic.to_owned());
+        Refusal { topic, partition, message, ..self.0.refusal(api, code) }.into()
     }
 }
 
@@ -354,8 +354,14 @@ impl Inner {
         if code == NONE {
             return Ok(());
         }
-        let (broker, topic) = (self.name.clone(), topic.map(str::to_owned));
-        Err(Refusal { broker, api, code, topic, partition: None, message }.into())
+        let topic = topic.map(str::to_owned);
+        Err(Refusal { topic, message, ..self.refusal(api, code) }.into())
+    }
+
+    fn refusal(&self, api: &'static str, code: i16) -> Refusal {
+        let (broker, login) = (self.name.clone(), self.options.sasl.as_ref());
+        let user = login.map(|login| login.user.clone());
+        Refusal { broker, user, api, code, topic: None, partition: None, message: None }
     }
 
     fn incomplete(&self, api: &'static str, what: String) -> Error {
@@ -371,6 +377,14 @@ impl sasl::Ask for Inner {
     async fn ask<C: Call>(&self, call: C) -> Result<C::Answer, Error> {
         self.call(call).await
     }
+}
+
+fn unreached(broker: &str, source: net::Error) -> Error {
+    let eof = io::ErrorKind::UnexpectedEof;
+    // Nothing is read before TLS, so only its handshake can meet the end.
+    let hung_up = matches!(&source, net::Error::Connect { source, .. } if source.kind() == eof);
+    let hint = hung_up.then_some(": it hung up on TLS; does this listener speak it?");
+    Error::Connect { broker: broker.to_owned(), hint, source }
 }
 
 /// Our own decoder's reason, which went through rskafka's error types.

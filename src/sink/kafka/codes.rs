@@ -76,20 +76,20 @@ pub const NOT_CONTROLLER: i16 = 41;
 /// An ACL is missing.
 pub const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 
-// In these texts `{topic}` and `{operation}` are replaced by those of the request.
+// In these texts `{user}`, `{topic}` and `{operation}` are replaced by those of the request.
 const TOPIC_NAME: Verdict = Halt(Exit::Config, "give the table another topic");
 const BUG: Verdict = Halt(Exit::Software, "this should not happen: please report it");
 const TOPIC_ACL: Verdict = Halt(
     Exit::Permission,
-    "allow it: kafka-acls.sh --add --allow-principal User:… --operation {operation} --topic {topic}",
+    "allow it: kafka-acls.sh --add --allow-principal User:{user} --operation {operation} --topic {topic}",
 );
 const CLUSTER_ACL: Verdict = Halt(
     Exit::Permission,
-    "allow it: kafka-acls.sh --add --allow-principal User:… --operation {operation} --cluster",
+    "allow it: kafka-acls.sh --add --allow-principal User:{user} --operation {operation} --cluster",
 );
 const TRANSACTIONAL_ACL: Verdict = Halt(
     Exit::Permission,
-    "allow it: kafka-acls.sh --add --allow-principal User:… --operation Write --transactional-id …",
+    "allow it: kafka-acls.sh --add --allow-principal User:{user} --operation Write --transactional-id …",
 );
 const TIMESTAMP: Verdict = Halt(
     Exit::Data,

@@ -17,10 +17,12 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No connection.
-    #[error("could not connect to broker {broker}")]
+    #[error("could not connect to broker {broker}{}", .hint.unwrap_or_default())]
     Connect {
         /// Host and port.
         broker: String,
+        /// What the cause may be, where that is known.
+        hint: Option<&'static str>,
         /// Why.
         source: net::Error,
     },
@@ -219,6 +221,8 @@ impl Error {
 pub struct Refusal {
     /// Host and port.
     pub broker: String,
+    /// Who was refused, if we logged in by a name.
+    pub user: Option<String>,
     /// Request.
     pub api: &'static str,
     /// Kafka's number.
@@ -271,7 +275,9 @@ impl fmt::Display for Refusal {
         }
         if let Verdict::Halt(_, advice) = self.verdict() {
             let topic = self.topic.as_deref().unwrap_or("…");
-            let advice = advice.replace("{operation}", self.operation()).replace("{topic}", topic);
+            let user = self.user.as_deref().unwrap_or("…");
+            let advice = advice.replace("{operation}", self.operation());
+            let advice = advice.replace("{topic}", topic).replace("{user}", user);
             write!(f, "; {advice}")?;
         }
         Ok(())
@@ -292,8 +298,8 @@ mod tests {
 
     fn refusal(api: &'static str, code: i16) -> Error {
         let (topic, partition) = (Some("users".to_owned()), Some(3));
-        let broker = "kafka:9092".to_owned();
-        Refusal { broker, api, code, topic, partition, message: None }.into()
+        let (broker, user) = ("kafka:9092".to_owned(), Some("sluice".to_owned()));
+        Refusal { broker, user, api, code, topic, partition, message: None }.into()
     }
 
     #[test]
@@ -302,7 +308,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "broker kafka:9092 answered Produce for users[3] with TOPIC_AUTHORIZATION_FAILED (29); \
-             allow it: kafka-acls.sh --add --allow-principal User:… --operation Write --topic users"
+             allow it: kafka-acls.sh --add --allow-principal User:sluice --operation Write --topic users"
         );
         assert_eq!(error.disposition(), Disposition::Halt(Exit::Permission));
     }
