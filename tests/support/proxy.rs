@@ -119,9 +119,10 @@ impl Shared {
     /// Takes `wanted` bytes out of what may still pass: how many of them go on, and whether it is over then.
     fn allow(&self, towards_client: bool, wanted: usize) -> (usize, bool) {
         let mut mode = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = match (&mut *mode, towards_client) {
-            (Mode::CutAfter(left), true) | (Mode::CutAfterSent(left), false) => left,
-            _ => return (wanted, false),
+        let ((Mode::CutAfter(left), true) | (Mode::CutAfterSent(left), false)) =
+            (&mut *mode, towards_client)
+        else {
+            return (wanted, false);
         };
         let pass = usize::try_from(*left).unwrap_or(usize::MAX).min(wanted);
         *left -= u64::try_from(pass).unwrap_or(u64::MAX);
