@@ -446,7 +446,10 @@ mod tests {
         }
     }
 
-    fn listing(entries: &[(&str, Option<&str>, Option<&[&str]>)]) -> Options {
+    /// A table, its topic, its key.
+    type Entry<'a> = (&'a str, Option<&'a str>, Option<&'a [&'a str]>);
+
+    fn listing(entries: &[Entry<'_>]) -> Options {
         let table = |topic: Option<&str>, key: Option<&[&str]>| Table {
             topic: topic.map(str::to_owned),
             key: key.map(|key| key.iter().map(|&k| k.to_owned()).collect()),
