@@ -9,13 +9,19 @@ use std::{
 use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    config::{self, Config, Purpose, Sources},
+    config::{self, Purpose, Sources},
     retry::{Disposition, Exit},
+    shell,
 };
 
 /// Stream every committed PostgreSQL change to Kafka.
 #[derive(Debug, Parser)]
-#[command(name = "pgsluice", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(
+    name = "pgsluice",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
 struct Cli {
     /// TOML, YAML or JSON by its ending [default: ./pgsluice.toml, then /etc/pgsluice/pgsluice.toml]
     #[arg(short, long, global = true, value_name = "FILE")]
@@ -65,8 +71,8 @@ fn command(cli: Cli) -> Exit {
     }
     match config::load(&Sources::of_process(cli.config, set), purpose) {
         Ok(config) => match cli.command {
-            Command::Run => run(config),
-            Command::Tail => tail(config),
+            Command::Run => shell::run(config.app, &config.log, &config.warnings),
+            Command::Tail => shell::tail(&config.app, &config.log, &config.warnings),
             Command::Config => print(&config.listing),
             Command::Version => print(&version()),
         },
@@ -78,20 +84,6 @@ fn command(cli: Cli) -> Exit {
             }
         }
     }
-}
-
-/// `pgsluice run`.
-fn run(config: Config) -> Exit {
-    drop(config);
-    complain("this build cannot stream yet");
-    Exit::Software
-}
-
-/// `pgsluice tail`.
-fn tail(config: Config) -> Exit {
-    drop(config);
-    complain("this build cannot tail yet");
-    Exit::Software
 }
 
 /// Key and value of `--set`; the key may hold quoted names with a `=` in them.

@@ -42,7 +42,11 @@ pub(super) fn read(path: &Path) -> Result<Dict, Problem> {
         "toml" => Toml::from_str::<Tree>(&text).map_err(|error| error.to_string()),
         "yaml" | "yml" => Yaml::from_str::<Tree>(&text).map_err(|error| error.to_string()),
         "json" => Json::from_str::<Tree>(&text).map_err(|error| error.to_string()),
-        _ => return Err(refuse("has no ending that says how to read it: .toml, .yaml or .json".into())),
+        _ => {
+            return Err(refuse(
+                "has no ending that says how to read it: .toml, .yaml or .json".into(),
+            ));
+        }
     };
     match tree.map_err(|why| refuse(format!("cannot be understood: {}", why.trim_end())))?.0 {
         Raw::Dict(_, dict) => Ok(dict),
@@ -58,7 +62,10 @@ fn text(path: &Path) -> io::Result<String> {
     }
     let bytes = fs::read(path)?;
     let text = String::from_utf8(bytes).map_err(|error| {
-        io::Error::other(format!("it is no UTF-8 from byte {} on", error.utf8_error().valid_up_to()))
+        io::Error::other(format!(
+            "it is no UTF-8 from byte {} on",
+            error.utf8_error().valid_up_to()
+        ))
     })?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
@@ -102,7 +109,7 @@ impl<'de> Visitor<'de> for Seen {
         Ok(Tree(Raw::Empty(Tag::Default, figment::value::Empty::Unit)))
     }
 
-    fn visit_none<E>(self) -> Result<Tree, E> {
+    fn visit_none<E: serde::de::Error>(self) -> Result<Tree, E> {
         self.visit_unit()
     }
 

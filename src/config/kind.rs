@@ -74,7 +74,9 @@ impl Kind {
                 embedded(text)
             }
             Self::Map | Self::Tables if text.trim_start().starts_with('{') => embedded(text),
-            Self::Map | Self::Tables => Err("is not a table, such as {\"name\" = \"value\"}".into()),
+            Self::Map | Self::Tables => {
+                Err("is not a table, such as {\"name\" = \"value\"}".into())
+            }
             _ => Ok(Raw::from(text)),
         }
     }
@@ -198,7 +200,7 @@ pub(super) fn quoted(text: &str) -> String {
 /// Exact: `1MiB`, `1500B`.
 fn size_text(bytes: u64) -> String {
     let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-    let whole = units.iter().find(|(unit, _)| bytes >= *unit && bytes % unit == 0);
+    let whole = units.iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
     whole.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
 }
 
@@ -256,7 +258,10 @@ fn span(text: &str, least: u64, most: u64) -> Result<Value, String> {
 
 fn size(text: &str, least: u64, most: u64) -> Result<Value, String> {
     let Ok(ByteSize(bytes)) = text.trim().parse::<ByteSize>() else {
-        return Err(format!("is {}, not a size such as \"1MiB\" or a number of bytes", quoted(text)));
+        return Err(format!(
+            "is {}, not a size such as \"1MiB\" or a number of bytes",
+            quoted(text)
+        ));
     };
     if (least..=most).contains(&bytes) {
         return Ok(Value::Size(bytes));

@@ -229,7 +229,9 @@ impl Layer {
         for (name, text) in parts {
             let Some(key) = table::find(name) else { continue };
             match key.kind.literal(&text).and_then(|raw| key.kind.read(&raw)) {
-                Err(why) => self.refuse(&origin, "postgres.url", format!("has a {name} that {why}")),
+                Err(why) => {
+                    self.refuse(&origin, "postgres.url", format!("has a {name} that {why}"))
+                }
                 Ok(value) => match self.entries.get(name) {
                     Some(single) if single.value != value => {
                         let why = format!("and {name} are both given, and differ: keep one");

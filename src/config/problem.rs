@@ -93,13 +93,15 @@ pub(super) fn meant(unknown: &str) -> Option<&'static str> {
     let same = names().find(|name| *name == bare).or_else(|| {
         let mut twins = names().filter(|name| name.rsplit('.').next() == Some(last));
         let section = bare.split('.').next().unwrap_or_default();
-        let near = |name: &str| strsim::jaro_winkler(section, name.split('.').next().unwrap_or(name));
+        let near =
+            |name: &str| strsim::jaro_winkler(section, name.split('.').next().unwrap_or(name));
         let first = twins.next()?;
         Some(twins.fold(first, |best, name| if near(name) > near(best) { name } else { best }))
     });
     let other = || OTHER_NAMES.iter().find(|(name, _)| *name == last || *name == bare);
     same.or_else(|| other().map(|(_, key)| *key)).or_else(|| {
-        let scored = names().map(|name| (strsim::normalized_damerau_levenshtein(&bare, name), name));
+        let scored =
+            names().map(|name| (strsim::normalized_damerau_levenshtein(&bare, name), name));
         let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
         (best.0 >= 0.7).then_some(best.1)
     })

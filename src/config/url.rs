@@ -37,8 +37,13 @@ pub(super) fn parameter(name: &str, value: &str) -> Result<Option<(&'static str,
         "keepalives_idle" => return seconds("postgres.keepalive", name, value),
         "tcp_user_timeout" => return Ok(Some(("postgres.user_timeout", format!("{value}ms")))),
         // Ours anyway, or without a meaning here.
-        "fallback_application_name" | "client_encoding" | "keepalives" | "replication"
-        | "sslcompression" | "gssencmode" | "sslsni" => return Ok(None),
+        "fallback_application_name"
+        | "client_encoding"
+        | "keepalives"
+        | "replication"
+        | "sslcompression"
+        | "gssencmode"
+        | "sslsni" => return Ok(None),
         _ => return Err(format!("has the parameter {name:?}, which pgsluice does not know")),
     };
     if name == "sslmode" && matches!(value, "prefer" | "allow") {
@@ -198,7 +203,8 @@ mod tests {
 
     #[test]
     fn reads_a_uri() {
-        let url = "postgres://us%40er:p%3Aw%2F@a:1,[::1]:2,c/d%20b?sslmode=require&connect_timeout=3";
+        let url =
+            "postgres://us%40er:p%3Aw%2F@a:1,[::1]:2,c/d%20b?sslmode=require&connect_timeout=3";
         assert_eq!(part(url, "postgres.user").unwrap(), "us@er");
         assert_eq!(part(url, "postgres.password").unwrap(), "p:w/");
         assert_eq!(part(url, "postgres.host").unwrap(), "a,::1,c");
