@@ -503,3 +503,54 @@ async fn tls_at_once_is_refused_where_postgresql_asks_first() {
     let result = net::connect("127.0.0.1", server.port(), &options.tcp, tls.as_ref()).await;
     assert!(result.is_err());
 }
+
+/// As PostgreSQL's manual makes it: OpenSSL marks it as a CA, which webpki takes for no server.
+#[tokio::test]
+async fn a_self_signed_certificate_is_trusted_where_it_is_named() {
+    let folder = std::env::temp_dir().join(format!("pg_login-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let path = |name: &str| folder.join(name);
+    for name in ["named", "other"] {
+        let made = std::process::Command::new("openssl")
+            .args(
+                "req -new -x509 -days 2 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256"
+                    .split(' '),
+            )
+            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
+            .arg("-keyout")
+            .arg(path(&format!("{name}.key")))
+            .arg("-out")
+            .arg(path(&format!("{name}.pem")))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    }
+    let port = PORTS.proxy(0);
+    let mut server = std::process::Command::new("openssl")
+        .args(["s_server", "-quiet", "-accept", &format!("127.0.0.1:{port}")])
+        .args(["-cert".as_ref(), path("named.pem").as_os_str()])
+        .args(["-key".as_ref(), path("named.key").as_os_str()])
+        .stdin(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually(Duration::from_secs(10), "openssl listens", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    let tcp = at(Host::Tcp(String::new(), 0)).tcp;
+    let mut answers = Vec::new();
+    for (host, verify, ca) in [
+        ("localhost", Verify::Full, "named.pem"),
+        ("127.0.0.1", Verify::Ca, "named.pem"),
+        ("127.0.0.1", Verify::Full, "named.pem"), // its name is localhost only
+        ("localhost", Verify::Full, "other.pem"),
+    ] {
+        let tls = TlsOptions { verify, ca: Some(path(ca)), client: None };
+        let answer = net::connect(host, port, &tcp, Some(&tls)).await;
+        answers.push(answer.map(drop).map_err(|error| error.disposition()));
+    }
+    server.kill().unwrap();
+    server.wait().unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    let refused = Err(Disposition::Halt(Exit::Permission));
+    assert_eq!(answers, [Ok(()), Ok(()), refused, refused]);
+}
