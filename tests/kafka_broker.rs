@@ -94,11 +94,20 @@ fn told(error: &Error) -> String {
     text
 }
 
-fn batch((producer_id, producer_epoch): (i64, i16), base_sequence: i32, values: &[&str]) -> Bytes {
+fn batch(producer: (i64, i16), base_sequence: i32, values: &[&str]) -> Bytes {
+    batch_of(Some(b"key".to_vec()), producer, base_sequence, values)
+}
+
+fn batch_of(
+    key: Option<Vec<u8>>,
+    (producer_id, producer_epoch): (i64, i16),
+    base_sequence: i32,
+    values: &[&str],
+) -> Bytes {
     let record = |(offset, value): (i32, &&str)| Record {
         timestamp_delta: 0,
         offset_delta: offset,
-        key: Some(b"key".to_vec()),
+        key: key.clone(),
         value: Some(value.as_bytes().to_vec()),
         headers: Vec::new(),
     };
@@ -208,7 +217,11 @@ async fn records() {
             ("users", 2, batch(id, 0, &["d"])),
         ]
     };
-    let produced = produce(&broker, batches()).await;
+    // A broker may tell that it leads a new partition a moment before it does.
+    let mut produced = produce(&broker, batches()).await;
+    while produced.partitions.iter().any(|partition| partition.code == 6) {
+        produced = produce(&broker, batches()).await;
+    }
     assert_eq!(codes(&produced), [(0, 0, 0), (2, 0, 0), (2, 0, 0)]);
     // Sent again it is found, and sent later it is out of order.
     let produced = produce(&broker, batches()).await;
@@ -219,6 +232,12 @@ async fn records() {
     let batches = vec![("users", 0, batch(id, 2, &[&large])), ("users", 7, batch(id, 0, &["f"]))];
     let produced = produce(&broker, batches).await;
     assert_eq!(codes(&produced), [(0, 10, -1), (7, 3, -1)]);
+    let batches = vec![("a.compacted-topic", 2, batch_of(None, id, 1, &["c"]))];
+    let produced = produce(&broker, batches).await;
+    assert_eq!(codes(&produced), [(2, 87, -1)]);
+    let error = broker.refused(produced.partitions.first().unwrap());
+    assert!(error.to_string().contains("record 0 of the batch"), "{error}");
+    assert_eq!(error.disposition(), Disposition::Halt(Exit::Data));
     let mut broken = batch(id, 2, &["g"]).to_vec();
     *broken.last_mut().unwrap() ^= 1;
     let produced = produce(&broker, vec![("users", 0, broken.into())]).await;
