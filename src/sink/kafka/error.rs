@@ -241,6 +241,8 @@ impl Refusal {
     /// The ACL operation that the request needs.
     fn operation(&self) -> &'static str {
         match self.api {
+            // A broker before 2.8 asks for this right for every idempotent producer.
+            "Produce" if self.code == codes::CLUSTER_AUTHORIZATION_FAILED => "IdempotentWrite",
             "Produce" => "Write",
             "CreateTopics" => "Create",
             "DescribeConfigs" => "DescribeConfigs",
@@ -312,6 +314,12 @@ mod tests {
              allow it: kafka-acls.sh --add --allow-principal User:sluice --operation Write --topic users"
         );
         assert_eq!(error.disposition(), Disposition::Halt(Exit::Permission));
+    }
+
+    #[test]
+    fn an_old_brokers_refusal_of_idempotence_names_the_right_for_it() {
+        let told = refusal("Produce", 31).to_string();
+        assert!(told.ends_with("User:sluice --operation IdempotentWrite --cluster"), "{told}");
     }
 
     #[test]
