@@ -1,10 +1,10 @@
 #!/bin/bash
 # tests/all.sh [PART ...]: everything that CI runs, part by part; all of them if none is named. Gets what is missing by apt-get if it
-# may (PGSLUICE_INSTALL=0 forbids), else says what to install. Each part has a time limit, so that nothing hangs.
+# may (TESTBED_INSTALL=0 forbids), else says what to install. Each part has a time limit, so that nothing hangs.
 # Parts: format lint doc supply test fuzz tutorial. The last line sums up cargo's "test result" lines.
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
-export PGSLUICE_INSTALL=${PGSLUICE_INSTALL:-1} CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
+export TESTBED_INSTALL=${TESTBED_INSTALL:-1} CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 . tests/servers/need.sh
 PARTS=("$@"); [ $# -gt 0 ] || PARTS=(format lint doc supply test fuzz tutorial)
 FUZZ_SECONDS=${FUZZ_SECONDS:-60} # for all targets together

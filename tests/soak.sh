@@ -4,7 +4,7 @@
 # targets for that many seconds. Ends at the first failure and prints the command that repeats it. minutes: no new round after that.
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
-export PGSLUICE_INSTALL=${PGSLUICE_INSTALL:-1} PGSLUICE_SOAK=1
+export TESTBED_INSTALL=${TESTBED_INSTALL:-1} PGSLUICE_SOAK=1
 . tests/servers/need.sh
 ROUNDS=10 SEED=$((RANDOM * 32768 + RANDOM)) MINUTES=0 FUZZ=600 FILTER=()
 for a; do case $a in
