@@ -30,12 +30,12 @@ need timeout flock cc psql java python3 python3-venv openssl
 echo "All there."
 
 step "Building pgsluice (cargo build --release), and meanwhile starting PostgreSQL 17 and Apache Kafka, which are downloaded the first time."
-(exec timeout 1500 cargo build --locked --release) >"$WORK/build" 2>&1 & BUILD=$!
+(exec timeout --foreground 1500 cargo build --locked --release) >"$WORK/build" 2>&1 & BUILD=$!
 servers
 echo "PostgreSQL is on 127.0.0.1:$PG, Kafka on localhost:$KAFKA_PORT."
 wait $BUILD || { BUILD=''; die "pgsluice does not build"; }
 BUILD=''
-export PATH=$(readlink -f "${CARGO_TARGET_DIR:-target}/release"):$PATH
+BINARIES=$(readlink -f "${CARGO_TARGET_DIR:-target}/release"); export PATH=$BINARIES:$PATH
 pgsluice version
 
 step "As superuser: a database with a table, a publication, a slot, and a user who may replicate and nothing else."
@@ -65,7 +65,7 @@ for line in sys.stdin:
 }
 COUNT=$(block "json tutorial records" | wc -l)
 step "From here on: SQL as it is committed, and the records of topic users.0 as they arrive in Kafka."
-(timeout 120 tests/servers/kafka-dump --follow --max "$COUNT" --timeout 60 "localhost:$KAFKA_PORT" users.0 | tee "$WORK/records" | pretty) & FOLLOW=$!
+(timeout --foreground 120 tests/servers/kafka-dump --follow --max "$COUNT" --timeout 60 "localhost:$KAFKA_PORT" users.0 | tee "$WORK/records" | pretty) & FOLLOW=$!
 SENT=0
 while read -r statement; do
   [ -n "$statement" ] || continue

@@ -19,16 +19,16 @@ port() { # PORT SPAN: this one if it and the SPAN - 1 after it are free, else ot
   done
 }
 psql_in() { # DATABASE: psql as superuser, through the unix socket; SQL from stdin
-  PGOPTIONS='-c client_min_messages=warning' timeout 60 psql -Xq -v ON_ERROR_STOP=1 -d "${SUPERUSER/\/postgres\?/\/$1?}"
+  PGOPTIONS='-c client_min_messages=warning' timeout --foreground 60 psql -Xq -v ON_ERROR_STOP=1 -d "${SUPERUSER/\/postgres\?/\/$1?}"
 }
 servers() { # starts PostgreSQL 17 with the README's settings and logins by password, and Kafka, there where the tutorial has them if that is free
   local setting settings=()
   while read -r setting; do [[ $setting != *=* ]] || settings+=("$setting"); done < <(block "ini tutorial postgresql.conf")
   PG=$(port 5432 1) KAFKA_PORT=$(port 19092 6) ADMIN=$(port 8081 1)
-  SUPERUSER=$(timeout 900 tests/servers/pg-up 17 "$PG" auth=scram "${settings[@]}" | tail -1) || exit 1
+  SUPERUSER=$(timeout --foreground 900 tests/servers/pg-up 17 "$PG" auth=scram "${settings[@]}" | tail -1) || exit 1
   CLUSTER=tutorial-$KAFKA_PORT
-  timeout 100 tests/servers/kafka-down "$CLUSTER"
-  timeout 1800 tests/servers/kafka-up "$CLUSTER" "$KAFKA_PORT" >/dev/null || exit 1
+  timeout --foreground 100 tests/servers/kafka-down "$CLUSTER"
+  timeout --foreground 1800 tests/servers/kafka-up "$CLUSTER" "$KAFKA_PORT" >/dev/null || exit 1
   # Where a port was taken: the environment goes over the file.
   if [ "$PG" != 5432 ]; then
     echo "127.0.0.1:5432 is taken, so PostgreSQL is on $PG, and PGSLUICE_POSTGRES__URL says so"
@@ -44,15 +44,15 @@ servers() { # starts PostgreSQL 17 with the README's settings and logins by pass
   fi
 }
 servers_down() {
-  [ -z "${PG:-}" ] || timeout 100 tests/servers/pg-down 17 "$PG" || true
-  [ -z "${CLUSTER:-}" ] || timeout 100 tests/servers/kafka-down "$CLUSTER" || true
+  [ -z "${PG:-}" ] || timeout --foreground 100 tests/servers/pg-down 17 "$PG" || true
+  [ -z "${CLUSTER:-}" ] || timeout --foreground 100 tests/servers/kafka-down "$CLUSTER" || true
 }
 ready() { # PID SECONDS: waits until /readyz is 200; fails when the process has ended
   local end=$((SECONDS + $2)) answer
   while [ $SECONDS -lt $end ]; do
     kill -0 "$1" 2>/dev/null || return 1
     answer=$({ exec 8<>"/dev/tcp/127.0.0.1/$ADMIN" && printf 'GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n' >&8 &&
-      timeout 2 head -1 <&8; } 2>/dev/null) || true
+      timeout --foreground 2 head -1 <&8; } 2>/dev/null) || true
     [[ $answer != "HTTP/1.1 200"* ]] || return 0
     sleep 0.2
   done

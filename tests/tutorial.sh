@@ -24,7 +24,7 @@ diff -u config/tutorial.toml "$WORK/readme.toml" || die "README.md shows another
 BINARY=${PGSLUICE:-}
 if [ -z "$BINARY" ]; then
   TARGET=${CARGO_TARGET_DIR:-target}
-  timeout 1200 cargo build --locked --quiet || die "pgsluice does not build"
+  timeout --foreground 1200 cargo build --locked --quiet || die "pgsluice does not build"
   BINARY=$TARGET/debug/pgsluice
   [ ! "$TARGET/release/pgsluice" -nt "$BINARY" ] || BINARY=$TARGET/release/pgsluice
 fi
@@ -44,9 +44,9 @@ block "sql tutorial change" | psql_in cdc_db >>"$WORK/sql"
 # 3. The same records, but for what cannot be the same.
 block "json tutorial records" >"$WORK/expected"
 COUNT=$(wc -l <"$WORK/expected")
-timeout 120 tests/servers/kafka-count "localhost:$KAFKA_PORT" users.0 --wait "$COUNT" --timeout 60 >/dev/null
+timeout --foreground 120 tests/servers/kafka-count "localhost:$KAFKA_PORT" users.0 --wait "$COUNT" --timeout 60 >/dev/null
 READ=$(block "sh tutorial read")
-timeout 120 bash -euo pipefail -c "${READ//localhost:19092/localhost:$KAFKA_PORT}" >"$WORK/records"
+timeout --foreground 120 bash -euo pipefail -c "${READ//localhost:19092/localhost:$KAFKA_PORT}" >"$WORK/records"
 same() { sed -E 's/"timestamp":[0-9]+/"timestamp":0/; s/"id","[0-9a-f]{16}-[0-9a-f]{8}-[0-9a-f]{16}-([0-9a-f]{8})"/"id","\1"/' "$1"; }
 diff -u <(same "$WORK/expected") <(same "$WORK/records") || die "the records are not those that README.md shows"
 CODE=0; stop $PID 30 || CODE=$?; PID=''

@@ -46,3 +46,10 @@ again() { # SECONDS COMMAND...: up to three times, as a registry or a network ma
   done
   return 1
 }
+CHILD=''
+limited() { # SECONDS COMMAND...: ends it with all its processes after that time (124), and with us: trap 'halt CODE' INT TERM
+  timeout --kill-after=30 "$@" & CHILD=$!
+  local code=0; wait "$CHILD" || code=$?
+  CHILD=''; return $code
+}
+halt() { [ -z "$CHILD" ] || { kill -TERM "$CHILD"; wait "$CHILD"; } 2>/dev/null; exit "$1"; }
