@@ -52,6 +52,12 @@ pub fn request(code: i16) -> Verdict {
     find(code).map_or(Wait, |row| row.request)
 }
 
+/// A code's name, for a metric's label.
+#[must_use]
+pub fn name(code: i16) -> &'static str {
+    find(code).map_or("unknown", |row| row.name)
+}
+
 /// A code, shown by its name and number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Named(pub i16);
