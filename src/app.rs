@@ -8,7 +8,7 @@ use std::{
     collections::BTreeSet,
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::{select, sync::watch, time::sleep};
@@ -32,7 +32,7 @@ use crate::{
         self,
         kafka::{self, Producer},
     },
-    status::{Role, Status},
+    status::{self, Reach, Role, Status},
 };
 
 /// The whole configuration, each part as its module wants it.
@@ -204,7 +204,10 @@ impl App {
             };
             let text = chain(&error);
             self.trouble.say(&text, role);
-            self.set_role(role, Some(text));
+            self.status.send_modify(|status| {
+                status.last_error = Some(status::Trouble { text: text.clone(), at_ms: now_ms() });
+            });
+            set_role(&self.status, role, Some(text));
             select! {
                 () = stop.cancelled() => return self.stopped(),
                 () = sleep(pause) => {}
@@ -218,7 +221,8 @@ impl App {
     /// Stopped while nothing streams.
     fn stopped(&self) -> Result<(), Error> {
         let owed = self.records.as_ref().is_some_and(|records| {
-            records.ledger.open() > 0 || records.ledger.confirmed().lsn() > self.last.confirmed
+            let ledger = records.ledger();
+            ledger.open() > 0 || ledger.confirmed().lsn() > self.last.confirmed
         });
         if owed { Err(Error::Unconfirmed { from: self.last.confirmed }) } else { Ok(()) }
     }
@@ -226,10 +230,8 @@ impl App {
     /// A walsender that works through a huge transaction of other tables may say nothing for
     /// minutes: giving up on it at the same point again and again would never end.
     fn mind_silence(&mut self, error: &Error, before: Lsn) {
-        let silent = matches!(
-            error,
-            Error::Pipeline(pipeline::Error::Stream(stream::Error::Silent { .. }))
-        );
+        let silent =
+            matches!(error, Error::Pipeline(pipeline::Error::Stream(stream::Error::Silent { .. })));
         if silent && self.last.received <= before {
             self.silence = self.silence.saturating_mul(2);
             tracing::info!(seconds = self.silence.as_secs(), "waiting longer for PostgreSQL");
@@ -262,7 +264,7 @@ impl App {
         };
         // An earlier connection of this process saw these stored, on the same history.
         let stored = match self.identity.replace(identity) {
-            Some(earlier) if earlier == identity => records.ledger.confirmed().lsn(),
+            Some(earlier) if earlier == identity => records.ledger().confirmed().lsn(),
             _ => Lsn::ZERO,
         };
         records.restart(ready.confirmed_flush, stored);
@@ -274,11 +276,15 @@ impl App {
             "streaming"
         );
         let (status, last) = (&self.status, &mut self.last);
-        *last = Progress { confirmed: ready.confirmed_flush, ..*last };
-        status.send_modify(|status| status.streaming(identity.0, identity.1, ready.confirmed_flush));
+        *last = Progress { confirmed: ready.confirmed_flush, ..last.clone() };
+        status.send_modify(|status| {
+            status.system_identifier = Some(identity.0.to_string());
+            status.timeline = Some(identity.1);
+        });
+        set_role(status, Role::Streaming, None);
         let mut report = |progress: Progress| {
+            show(status, &progress);
             *last = progress;
-            status.send_modify(|status| status.progress(&progress));
         };
         let pipeline = Pipeline {
             stream,
@@ -340,11 +346,37 @@ impl App {
         }
         Ok(())
     }
+}
 
-    fn set_role(&self, role: Role, reason: Option<String>) {
-        metrics::role(role.name());
-        self.status.send_modify(|status| status.set_role(role, reason));
+fn set_role(status: &watch::Sender<Status>, role: Role, reason: Option<String>) {
+    metrics::role(role.as_str());
+    status.send_modify(|status| {
+        if status.role != role {
+            status.since_ms = now_ms();
+        }
+        (status.role, status.reason, status.progress_ms) = (role, reason, now_ms());
+    });
+}
+
+/// Puts one report of the loop into `/status`.
+fn show(status: &watch::Sender<Status>, progress: &Progress) {
+    if progress.draining {
+        set_role(status, Role::Draining, None);
     }
+    let reach = |lsn: Lsn| Reach { lsn, lag_bytes: progress.received.since(lsn) };
+    status.send_modify(|status| {
+        status.progress_ms = now_ms();
+        status.received = reach(progress.received);
+        status.stored = reach(progress.stored);
+        status.confirmed = reach(progress.confirmed);
+        status.lag_seconds = progress.lag.as_secs_f64();
+        status.kafka_trouble.clone_from(&progress.kafka_trouble);
+    });
+}
+
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// What is wrong, so that it is said once.

@@ -250,6 +250,18 @@ impl Routes {
         Ok(Outcome::Topic(Route { topic, key, unidentified }))
     }
 
+    /// The topic of a table's rows, before anything but its name is known; `None`: it goes nowhere,
+    /// or is refused when a row comes.
+    #[must_use]
+    pub fn topic_of(&self, namespace: &str, name: &str) -> Option<String> {
+        let table = self.entry(namespace, name);
+        match (table, self.unlisted) {
+            (None, Unlisted::Skip | Unlisted::Refuse) => None,
+            (Some(Table { topic: Some(topic), .. }), _) => Some(topic.clone()),
+            (Some(_), _) | (None, Unlisted::Route) => fill(&self.template, namespace, name),
+        }
+    }
+
     /// Where a truncate of a table with this route goes; `None`: nowhere, counted.
     #[must_use]
     pub fn truncate<'a>(&'a self, route: &'a Route) -> Option<&'a Arc<str>> {
@@ -434,7 +446,10 @@ mod tests {
         }
     }
 
-    fn listing(entries: &[(&str, Option<&str>, Option<&[&str]>)]) -> Options {
+    /// A table, its topic, its key.
+    type Entry<'a> = (&'a str, Option<&'a str>, Option<&'a [&'a str]>);
+
+    fn listing(entries: &[Entry<'_>]) -> Options {
         let table = |topic: Option<&str>, key: Option<&[&str]>| Table {
             topic: topic.map(str::to_owned),
             key: key.map(|key| key.iter().map(|&k| k.to_owned()).collect()),

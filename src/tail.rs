@@ -98,26 +98,22 @@ pub async fn run(
     }
 }
 
-async fn session(
-    options: &app::Options,
-    look: Look,
-    out: &mut dyn Write,
-) -> Result<(), Error> {
+async fn session(options: &app::Options, look: Look, out: &mut dyn Write) -> Result<(), Error> {
     let clock = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let slot = format!("pgsluice_tail_{}_{}", std::process::id(), clock.as_millis());
     let waiting = || {
-        tracing::info!(slot, "making a temporary slot, which waits for the transactions that are open");
+        tracing::info!(
+            slot,
+            "making a temporary slot, which waits for the transactions that are open"
+        );
     };
     let opened =
         Session::open_temporary(&options.postgres, &options.publication, &slot, waiting).await?;
     for warning in &opened.ready.warnings {
         tracing::warn!("{warning}");
     }
-    let source = Source::new(
-        opened.ready.server.system_identifier,
-        &slot,
-        &options.publication.names,
-    );
+    let source =
+        Source::new(opened.ready.server.system_identifier, &slot, &options.publication.names);
     let start = stream::Start {
         options: &options.stream,
         max_message: options.postgres.max_message,
@@ -191,7 +187,8 @@ impl Tail<'_> {
                     Event::Begin(_) => ticket = Some(self.ledger.begin()),
                     Event::Change(change) => self.view.change(&change)?,
                     Event::Truncate { relations, first, transaction } => {
-                        for relation in relations.iter().filter_map(|oid| self.relations.get(*oid)) {
+                        for relation in relations.iter().filter_map(|oid| self.relations.get(*oid))
+                        {
                             self.view.truncate(relation, first, &transaction)?;
                         }
                     }
@@ -227,7 +224,8 @@ impl View<'_> {
     fn change(&mut self, change: &Change<'_>) -> Result<(), Error> {
         let Change { op, relation, before, after, transaction, position } = *change;
         let Some(template) = self.templates.get(&relation.oid) else { return Ok(()) };
-        let Some(image) = after.map(|row| Image::new(row, before)).or(Image::old(before)) else {
+        let Some(image) = after.map(|row| Image::new(row, before)).or_else(|| Image::old(before))
+        else {
             return Ok(());
         };
         self.key.clear();
@@ -257,8 +255,7 @@ impl View<'_> {
     ) -> Result<(), Error> {
         let table = self.templates.get(&relation.oid);
         let (op, part) = (Op::Truncate, Part::Whole);
-        let stamp =
-            Stamp { op, position, part, transaction, table, left_out: None, prefix: None };
+        let stamp = Stamp { op, position, part, transaction, table, left_out: None, prefix: None };
         self.encoder.headers(&stamp, &mut self.headers);
         Line { headers: self.headers.iter(), key: None, value: None, row: true }
             .write(self.look, self.out)?;
@@ -273,8 +270,7 @@ impl View<'_> {
         transaction: &Transaction,
     ) -> Result<(), Error> {
         let (op, part, prefix) = (Op::Message, Part::Whole, Some(prefix));
-        let stamp =
-            Stamp { op, position, part, transaction, table: None, left_out: None, prefix };
+        let stamp = Stamp { op, position, part, transaction, table: None, left_out: None, prefix };
         self.encoder.headers(&stamp, &mut self.headers);
         Line { headers: self.headers.iter(), key: None, value: Some(content), row: false }
             .write(self.look, self.out)?;

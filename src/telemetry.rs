@@ -77,6 +77,14 @@ pub fn init(options: &Options) -> Result<(), Error> {
     tracing::subscriber::set_global_default(subscriber).map_err(Error::Twice)
 }
 
+/// Whether `level` can be used.
+///
+/// # Errors
+/// Why not.
+pub fn check(level: &str) -> Result<(), Error> {
+    filter(level).map(drop)
+}
+
 enum Look {
     Text { colours: bool },
     Json,

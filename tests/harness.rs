@@ -1,5 +1,10 @@
 //! Does the test harness do what it says? The rest of the tests stands on it.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "clippy only sees #[test] functions as tests, not their helpers"
+)]
+
 mod support;
 
 use std::io::{ErrorKind, Read, Write};

@@ -41,11 +41,26 @@ fn escaped(mut rest: &[u8], out: &mut Vec<u8>) -> bool {
     }
 }
 
-/// The length of the run at the front that needs no escape, and whether it is ASCII. Eight bytes
-/// a step.
+/// The length of the run at the front that needs no escape, and whether it is ASCII: 32 bytes a
+/// step, which the compiler turns into vector instructions, then eight, then one.
 fn run(text: &[u8]) -> (usize, bool) {
     let mut rest = text;
     let mut seen = 0_u64;
+    while let Some((block, tail)) = rest.split_first_chunk::<32>() {
+        let (words, _) = block.as_chunks::<8>();
+        let mut stops = 0;
+        let mut all = 0;
+        for word in words {
+            let word = u64::from_le_bytes(*word);
+            stops |= special(word);
+            all |= word;
+        }
+        if stops != 0 {
+            break;
+        }
+        seen |= all;
+        rest = tail;
+    }
     while let Some((chunk, tail)) = rest.split_first_chunk::<8>() {
         let word = u64::from_le_bytes(*chunk);
         let special = special(word);
@@ -60,12 +75,17 @@ fn run(text: &[u8]) -> (usize, bool) {
     let mut ascii = seen & HIGH == 0;
     let done = text.len() - rest.len();
     for (at, byte) in rest.iter().enumerate() {
-        if *byte < b' ' || *byte == b'"' || *byte == b'\\' {
+        if stop(*byte) {
             return (done + at, ascii);
         }
         ascii &= byte.is_ascii();
     }
     (text.len(), ascii)
+}
+
+/// Whether this byte needs an escape.
+const fn stop(byte: u8) -> bool {
+    (byte < b' ') | (byte == b'"') | (byte == b'\\')
 }
 
 const ONES: u64 = u64::from_ne_bytes([1; 8]);
@@ -121,10 +141,10 @@ mod tests {
     }
 
     #[test]
-    fn finds_a_special_byte_at_every_place_of_a_word() {
+    fn finds_a_special_byte_at_every_place() {
         for byte in 0..=127_u8 {
-            for at in 0..20 {
-                let mut text = [b'x'; 20];
+            for at in 0..75 {
+                let mut text = [b'x'; 75];
                 text[at] = byte;
                 let json = written(&text);
                 let back: String = serde_json::from_slice(&json).unwrap();
@@ -135,11 +155,11 @@ mod tests {
 
     #[test]
     fn what_is_not_utf8_is_an_error_wherever_it_stands() {
-        for at in 0..20 {
-            let mut text = [b'"'; 20];
+        for at in 0..75 {
+            let mut text = [b'"'; 75];
             text[at] = 0xFF;
             assert_eq!(quoted(&text, &mut Vec::new()), Err(Malformed::NotUtf8), "{at}");
-            let mut text = [b'x'; 20];
+            let mut text = [b'x'; 75];
             text[at] = 0xC3;
             assert_eq!(quoted(&text, &mut Vec::new()), Err(Malformed::NotUtf8), "{at}");
         }

@@ -119,6 +119,12 @@ impl Template {
         }
     }
 
+    /// `schema.table`, each as `quote_ident` writes it.
+    #[must_use]
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
     /// Whether an update gave the row another key: its old key is then deleted, as a record of its
     /// own. What was not sent of the old row counts as the same.
     #[must_use]

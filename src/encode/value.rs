@@ -119,7 +119,29 @@ fn digits(text: &[u8]) -> Option<&[u8]> {
 /// `date time[offset][ BC]` with a `T` for the first space, and an offset of hours alone made whole
 /// by `minutes`: the session is in UTC, whose offset PostgreSQL prints as `+00` in the style ISO
 /// and as `+00:00` in JSON. The infinities have no space.
+///
+/// Years of four digits after Christ, which is nearly all, are written as text and patched.
 fn timestamp(text: &[u8], minutes: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
+    if text.get(DATE) != Some(&b' ') || text.ends_with(b"BC") {
+        return any_timestamp(text, minutes, out);
+    }
+    let start = out.len();
+    escape::quoted(text, out)?;
+    if let Some(space) = out.get_mut(start + 1 + DATE).filter(|byte| **byte == b' ') {
+        *space = b'T';
+    }
+    if ends_with_hours(text) && !minutes.is_empty() {
+        out.pop();
+        out.extend_from_slice(minutes);
+        out.push(b'"');
+    }
+    Ok(())
+}
+
+/// The length of `2026-11-23`.
+const DATE: usize = 10;
+
+fn any_timestamp(text: &[u8], minutes: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
     let Some((date, rest)) = at_space(text) else { return escape::quoted(text, out) };
     let rest = rest.strip_prefix(b" ").unwrap_or(rest);
     let (clock, era) = at_space(rest).unwrap_or((rest, b""));
@@ -127,10 +149,7 @@ fn timestamp(text: &[u8], minutes: &[u8], out: &mut Vec<u8>) -> Result<(), Malfo
     escape::body(date, out)?;
     out.push(b'T');
     escape::body(clock, out)?;
-    if let [.., b'+' | b'-', tens, ones] = clock
-        && tens.is_ascii_digit()
-        && ones.is_ascii_digit()
-    {
+    if ends_with_hours(clock) {
         out.extend_from_slice(minutes);
     }
     escape::body(era, out)?;
@@ -138,7 +157,73 @@ fn timestamp(text: &[u8], minutes: &[u8], out: &mut Vec<u8>) -> Result<(), Malfo
     Ok(())
 }
 
+/// Whether an offset of hours alone stands at the end: `+00`.
+fn ends_with_hours(text: &[u8]) -> bool {
+    matches!(text, [.., b'+' | b'-', tens, ones] if tens.is_ascii_digit() && ones.is_ascii_digit())
+}
+
 /// What is before the first space, and the rest with it.
 fn at_space(text: &[u8]) -> Option<(&[u8], &[u8])> {
     text.split_at_checked(text.iter().position(|byte| *byte == b' ')?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(kind: PgType, text: &str) -> Result<String, Malformed> {
+        let mut out = Vec::new();
+        write(&kind, Numeric::Number, text.as_bytes(), &mut out)?;
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn numbers_stand_as_they_are_and_what_is_none_is_quoted() {
+        for number in ["0", "-0", "42", "-32768", "0.10", "1e+20", "1.5e-07", "-1E5", "10"] {
+            assert_eq!(json(PgType::Float, number).as_deref(), Ok(number));
+        }
+        for other in
+            ["NaN", "Infinity", "-Infinity", "", "-", "01", "1.", ".5", "1e", "1e+", "+1", "1x"]
+        {
+            assert_eq!(json(PgType::Numeric, other), Ok(format!("\"{other}\"")));
+        }
+    }
+
+    #[test]
+    fn timestamps_are_iso_8601_in_every_era() {
+        for (text, plain, zoned) in [
+            ("2026-11-23 10:00:00.5+00", "2026-11-23T10:00:00.5+00", "2026-11-23T10:00:00.5+00:00"),
+            ("2026-11-23 10:00:00+05:30", "2026-11-23T10:00:00+05:30", "2026-11-23T10:00:00+05:30"),
+            ("12026-11-23 10:00:00+00", "12026-11-23T10:00:00+00", "12026-11-23T10:00:00+00:00"),
+            (
+                "0044-03-15 10:00:00+00 BC",
+                "0044-03-15T10:00:00+00 BC",
+                "0044-03-15T10:00:00+00:00 BC",
+            ),
+            ("-infinity", "-infinity", "-infinity"),
+            ("2026-11-23", "2026-11-23", "2026-11-23"),
+        ] {
+            assert_eq!(json(PgType::Timestamp, text), Ok(format!("\"{plain}\"")));
+            assert_eq!(json(PgType::TimestampTz, text), Ok(format!("\"{zoned}\"")));
+        }
+    }
+
+    #[test]
+    fn what_is_no_timestamp_is_json_all_the_same() {
+        let odd = json(PgType::TimestampTz, "\"345678901 +00");
+        assert_eq!(odd.as_deref(), Ok(r#""\"345678901 +00:00""#));
+    }
+
+    #[test]
+    fn json_stands_byte_for_byte() {
+        assert_eq!(json(PgType::Json, "{\"a\":\n 1}").as_deref(), Ok("{\"a\":\n 1}"));
+        assert_eq!(json(PgType::Json, ""), Err(Malformed::Json));
+    }
+
+    #[test]
+    fn a_boolean_is_t_or_f() {
+        assert_eq!(json(PgType::Bool, "t").as_deref(), Ok("true"));
+        assert_eq!(json(PgType::Bool, "f").as_deref(), Ok("false"));
+        assert_eq!(json(PgType::Bool, "true"), Err(Malformed::Bool));
+    }
 }

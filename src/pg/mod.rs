@@ -6,6 +6,8 @@ pub mod copy_data;
 pub mod frame;
 pub mod pgoutput;
 mod reader;
+pub mod relations;
+pub mod session;
 pub mod slot;
 pub mod sqlstate;
 pub mod stream;

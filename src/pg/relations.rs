@@ -405,3 +405,158 @@ fn row<'a>(
 fn nesting(open: &Transaction, found: &'static str, at: Lsn) -> Error {
     Error::Nesting { xid: open.xid, expected: open.commit, found, at }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{change::Cell, pg::pgoutput};
+
+    const WAL: XLogData<'_> =
+        XLogData { start: Lsn::new(5), end: Lsn::new(5), clock: 77, body: b"" };
+
+    fn begin(commit: u64) -> Vec<u8> {
+        [b"B".as_slice(), &commit.to_be_bytes(), &1i64.to_be_bytes(), &9u32.to_be_bytes()].concat()
+    }
+
+    fn commit(commit: u64) -> Vec<u8> {
+        let end = commit + 48;
+        [b"C\0".as_slice(), &commit.to_be_bytes(), &end.to_be_bytes(), &[0; 8]].concat()
+    }
+
+    /// A table `public.t` with these columns: flagged, name, type.
+    fn relation(identity: u8, columns: &[(bool, &str, u32)]) -> Vec<u8> {
+        let mut bytes = b"R\0\0\0\x07public\0t\0".to_vec();
+        bytes.push(identity);
+        bytes.extend(u16::try_from(columns.len()).expect("few").to_be_bytes());
+        for (flagged, name, oid) in columns {
+            bytes.push(u8::from(*flagged));
+            bytes.extend(name.as_bytes());
+            bytes.push(0);
+            bytes.extend(oid.to_be_bytes());
+            bytes.extend([0; 4]);
+        }
+        bytes
+    }
+
+    fn insert(values: &[&str]) -> Vec<u8> {
+        let mut bytes = b"I\0\0\0\x07N".to_vec();
+        bytes.extend(u16::try_from(values.len()).expect("few").to_be_bytes());
+        for value in values {
+            bytes.push(b't');
+            bytes.extend(u32::try_from(value.len()).expect("short").to_be_bytes());
+            bytes.extend(value.as_bytes());
+        }
+        bytes
+    }
+
+    fn state() -> Relations {
+        Relations::new(Timelines::single(3))
+    }
+
+    fn feed<'a>(state: &'a mut Relations, body: &'a [u8]) -> Result<Event<'a>, Error> {
+        state.apply(pgoutput::decode(body).expect("well formed"), &WAL)
+    }
+
+    fn position(state: &mut Relations, body: &[u8]) -> Position {
+        match feed(state, body).expect("in order") {
+            Event::Change(change) => change.position,
+            Event::Truncate { first, .. } => first,
+            Event::Message { position, .. } => position,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn counts_every_row_truncated_table_and_message() {
+        let mut state = state();
+        feed(&mut state, &begin(100)).expect("first");
+        feed(&mut state, &relation(b'd', &[(true, "id", 23)])).expect("described");
+        let truncate = b"T\0\0\0\x03\0\0\0\0\x07\0\0\0\x08\0\0\0\x09";
+        let message = [b"M\x01".as_slice(), &[0; 8], b"p\0\0\0\0\0"].concat();
+        let bodies = [insert(&["1"]), truncate.to_vec(), message, insert(&["2"])];
+        let indexes = bodies.map(|body| position(&mut state, &body).index);
+        assert_eq!(indexes, [0, 1, 4, 5]);
+        feed(&mut state, &commit(100)).expect("whole");
+        feed(&mut state, &begin(200)).expect("next");
+        let next = position(&mut state, &insert(&["3"]));
+        assert_eq!(next, Position { timeline: 3, commit: Lsn::new(200), index: 0 });
+    }
+
+    #[test]
+    fn a_changed_table_takes_effect_at_exactly_the_next_row() {
+        let mut state = state();
+        feed(&mut state, &begin(100)).expect("first");
+        feed(&mut state, &relation(b'd', &[(true, "id", 23)])).expect("described");
+        assert!(feed(&mut state, &insert(&["1"])).is_ok());
+        let two = insert(&["1", "x"]);
+        assert!(matches!(feed(&mut state, &two), Err(Error::ColumnCount { .. })));
+        feed(&mut state, &relation(b'd', &[(true, "id", 23), (false, "n", 25)])).expect("anew");
+        let Ok(Event::Change(change)) = feed(&mut state, &two) else { panic!("no row") };
+        assert_eq!(change.after.expect("new row").cell(1), Cell::Text(b"x"));
+        assert_eq!(&*change.relation.columns[1].name, "n");
+    }
+
+    #[test]
+    fn asks_for_the_key_only_where_the_message_has_none() {
+        let mut state = state();
+        let questions = |state: &mut Relations, body: &[u8]| match feed(state, body) {
+            Ok(Event::Relation(questions)) => questions,
+            other => panic!("{other:?}"),
+        };
+        let columns = [(true, "a", 23), (true, "b", 25)];
+        assert!(questions(&mut state, &relation(b'd', &columns)).none());
+        assert_eq!(*state.get(7).expect("known").key, [0, 1]);
+        let full = questions(&mut state, &relation(b'f', &columns));
+        assert!(full.primary_key);
+        assert!(state.get(7).expect("known").key.is_empty());
+        let key = |names: &[&str]| RelationFacts {
+            primary_key: Some(names.iter().map(ToString::to_string).collect()),
+            ..RelationFacts::default()
+        };
+        assert!(!state.learn(7, &key(&["b"])));
+        assert_eq!(*state.get(7).expect("known").key, [1]);
+        // A key whose columns the message does not have is no key of these rows.
+        assert!(state.learn(7, &key(&["b", "gone"])));
+        assert!(state.get(7).expect("known").key.is_empty());
+    }
+
+    #[test]
+    fn knows_a_domain_by_its_base_type_and_asks_for_the_rest() {
+        let mut state = state();
+        feed(&mut state, b"Y\0\0\x40\0\0int4\0").expect("a domain over int4");
+        feed(&mut state, b"Y\0\0\x40\x01public\0mood\0").expect("an enum");
+        let body = relation(b'd', &[(true, "d", 0x4000), (false, "e", 0x4001)]);
+        let Ok(Event::Relation(questions)) = feed(&mut state, &body) else { panic!("no relation") };
+        assert_eq!(questions.types, [0x4001]);
+        assert_eq!(state.get(7).expect("known").columns[0].kind, PgType::Integer);
+    }
+
+    #[test]
+    fn a_message_of_its_own_is_named_by_a_byte_of_its_own() {
+        let mut state = state();
+        let body = [b"M\0".as_slice(), &100u64.to_be_bytes(), b"p\0\0\0\0\0"].concat();
+        let alone = position(&mut state, &body);
+        assert_eq!(alone, Position { timeline: 3, commit: Lsn::new(99), index: 0 });
+        // A commit record may begin where the message's record ends.
+        feed(&mut state, &begin(100)).expect("after it");
+        feed(&mut state, &relation(b'd', &[(true, "id", 23)])).expect("described");
+        assert!(position(&mut state, &insert(&["1"])) > alone);
+    }
+
+    #[test]
+    fn refuses_what_is_out_of_order() {
+        let mut state = state();
+        assert!(matches!(feed(&mut state, &commit(1)), Err(Error::OutsideTransaction { .. })));
+        assert!(matches!(feed(&mut state, &insert(&["1"])), Err(Error::OutsideTransaction { .. })));
+        feed(&mut state, &begin(100)).expect("first");
+        assert!(matches!(feed(&mut state, &begin(200)), Err(Error::Nesting { .. })));
+        assert!(matches!(
+            feed(&mut state, &insert(&["1"])),
+            Err(Error::UnknownRelation { oid: 7 })
+        ));
+        assert!(matches!(feed(&mut state, &commit(101)), Err(Error::Nesting { .. })));
+        feed(&mut state, &begin(100)).expect("again");
+        feed(&mut state, &commit(100)).expect("whole");
+        assert!(matches!(feed(&mut state, &begin(100)), Err(Error::Backwards { .. })));
+    }
+}

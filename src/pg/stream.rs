@@ -25,8 +25,8 @@ use tokio::{
 };
 
 use super::{
-    copy_data::{self, CopyData, Keepalive, StandbyStatus, XLogData},
     connect::ServerError,
+    copy_data::{self, CopyData, Keepalive, StandbyStatus, XLogData},
     frame::{BadLength, Frame, FrameBuf},
     pgoutput::DecodeError,
     slot,
@@ -98,9 +98,7 @@ impl Error {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Io(_) | Self::Ended | Self::Silent { .. } | Self::Length(_) => Disposition::Retry,
-            Self::Server { error, .. } => {
-                sqlstate::disposition(&error.sqlstate, During::Streaming)
-            }
+            Self::Server { error, .. } => sqlstate::disposition(&error.sqlstate, During::Streaming),
             Self::Slot(error) => error.disposition(),
             Self::Decode { .. } => Disposition::Halt(Exit::Data),
         }
@@ -405,4 +403,132 @@ fn clock() -> i64 {
     let epoch = UNIX_EPOCH + Duration::from_secs(EPOCH);
     let since = SystemTime::now().duration_since(epoch).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+    use crate::progress::Ledger;
+
+    const OPTIONS: Options =
+        Options { read_buffer: 1024, low_watermark: 0, status_interval: Duration::from_secs(5) };
+
+    fn stream() -> (DuplexStream, ReplicationStream<DuplexStream>) {
+        let (server, client) = tokio::io::duplex(1 << 16);
+        let start =
+            Start { options: &OPTIONS, max_message: 1 << 20, silence: Duration::from_secs(15) };
+        (server, ReplicationStream::new(client, &[], &["p".to_owned()], start))
+    }
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).expect("small");
+        [&[tag], length.to_be_bytes().as_slice(), body].concat()
+    }
+
+    fn keepalive(end: u64, reply: bool) -> Vec<u8> {
+        let body = [b"k".as_slice(), &end.to_be_bytes(), &[0; 8], &[u8::from(reply)]].concat();
+        message(b'd', &body)
+    }
+
+    /// Flushed LSN and whether a reply is wanted, of the next status update.
+    async fn status(server: &mut DuplexStream) -> (u64, bool) {
+        let mut bytes = [0; 39];
+        server.read_exact(&mut bytes).await.expect("a status");
+        assert_eq!((bytes[0], bytes[5]), (b'd', b'r'));
+        let flushed = u64::from_be_bytes(bytes[14..22].try_into().expect("eight"));
+        (flushed, bytes[38] == 1)
+    }
+
+    fn confirmed(at: u64) -> Confirmed {
+        Ledger::new(Lsn::new(at)).confirmed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tells_the_server_on_its_own_timer_also_while_nothing_is_read() {
+        let (mut server, mut stream) = stream();
+        let begun = Instant::now();
+        tokio::select! {
+            ended = stream.turn(false) => panic!("{ended:?}"),
+            () = async { for _ in 0..4 { assert!(status(&mut server).await.1) } } => {}
+        }
+        assert_eq!(begun.elapsed(), Duration::from_secs(15)); // at 0, 5, 10 and 15
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_the_stream_but_only_while_it_reads() {
+        let (_server, mut stream) = stream();
+        let hour = Duration::from_secs(3600);
+        assert!(tokio::time::timeout(hour, stream.turn(false)).await.is_err());
+        let begun = Instant::now();
+        assert!(matches!(stream.turn(true).await, Err(Error::Silent { .. })));
+        assert_eq!(begun.elapsed(), Duration::from_secs(15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn never_confirms_what_this_connection_did_not_receive_nor_goes_back() {
+        let (mut server, mut stream) = stream();
+        server.write_all(&keepalive(100, false)).await.expect("open");
+        stream.turn(true).await.expect("a keepalive");
+        assert!(matches!(stream.take(), Ok(Some(Incoming::Keepalive(_)))));
+        assert_eq!(status(&mut server).await.0, 0);
+        stream.confirm(confirmed(1 << 40));
+        stream.confirm(confirmed(50));
+        tokio::select! {
+            ended = stream.turn(true) => panic!("{ended:?}"),
+            (flushed, _) = status(&mut server) => assert_eq!(flushed, 100),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_at_once_when_asked_and_confirms_within_a_second() {
+        let (mut server, mut stream) = stream();
+        server.write_all(&keepalive(7, true)).await.expect("open");
+        stream.turn(true).await.expect("a keepalive");
+        status(&mut server).await;
+        assert!(matches!(stream.take(), Ok(Some(Incoming::Keepalive(_)))));
+        let begun = Instant::now();
+        tokio::select! {
+            ended = stream.turn(true) => panic!("{ended:?}"),
+            _ = status(&mut server) => assert_eq!(begun.elapsed(), Duration::ZERO),
+        }
+        stream.confirm(confirmed(7));
+        tokio::select! {
+            ended = stream.turn(true) => panic!("{ended:?}"),
+            (flushed, _) = status(&mut server) => assert_eq!(flushed, 7),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_only_after_the_server_answered_the_last_status() {
+        let (mut server, mut stream) = stream();
+        server.write_all(&keepalive(9, false)).await.expect("open");
+        stream.turn(true).await.expect("a keepalive");
+        assert!(matches!(stream.take(), Ok(Some(Incoming::Keepalive(_)))));
+        stream.confirm(confirmed(9));
+        let wal = message(b'd', &[b"w".as_slice(), &[0; 24], b"whatever"].concat());
+        let server = async move {
+            assert_eq!(status(&mut server).await.0, 0);
+            assert_eq!(status(&mut server).await, (9, true));
+            server.write_all(&wal).await.expect("open");
+            server.write_all(&keepalive(9, false)).await.expect("open");
+            let mut done = [0; 5];
+            server.read_exact(&mut done).await.expect("CopyDone");
+            assert_eq!(&done, b"c\0\0\0\x04");
+            server.write_all(&message(b'c', b"")).await.expect("open");
+        };
+        let (ended, ()) = tokio::join!(stream.finish(), server);
+        ended.expect("answered");
+    }
+
+    #[tokio::test]
+    async fn a_warning_that_hides_rows_is_an_error() {
+        let (mut server, mut stream) = stream();
+        let skipped = b"SWARNING\0C55000\0Mskipped loading publication \"p\"\0\0";
+        server.write_all(&message(b'N', skipped)).await.expect("open");
+        stream.turn(true).await.expect("a notice");
+        assert!(matches!(stream.take(), Err(Error::Slot(slot::Error::PublicationTooYoung { .. }))));
+    }
 }

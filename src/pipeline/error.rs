@@ -54,7 +54,9 @@ pub enum Error {
     #[error(transparent)]
     Sink(#[from] kafka::Error),
     /// `run.drain` is over.
-    #[error("run.drain was over before all was stored: what was committed from {from} on will be sent again")]
+    #[error(
+        "run.drain was over before all was stored: what was committed from {from} on will be sent again"
+    )]
     Drain {
         /// The confirmed position.
         from: Lsn,

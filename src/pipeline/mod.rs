@@ -72,7 +72,7 @@ impl Now {
 }
 
 /// How far one session is; for `/status` and the metrics.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Progress {
     /// Read from the walsender.
     pub received: Lsn,
@@ -80,8 +80,10 @@ pub struct Progress {
     pub stored: Lsn,
     /// Told to PostgreSQL.
     pub confirmed: Lsn,
-    /// Commit time of the oldest transaction that may not be stored, µs since 2000; 0 if there is none.
-    pub oldest_commit: i64,
+    /// Age of what was received last and may not be stored; zero if all is stored.
+    pub lag: Duration,
+    /// What Kafka has, if it takes no records now.
+    pub kafka_trouble: Option<String>,
     /// Whether the drain has begun.
     pub draining: bool,
 }
@@ -248,7 +250,9 @@ impl Pipeline<'_> {
                 Some(relation) => {
                     self.records.truncate(relation, position, &transaction, now)?;
                 }
-                None => return Err(crate::pg::relations::Error::UnknownRelation { oid: *oid }.into()),
+                None => {
+                    return Err(crate::pg::relations::Error::UnknownRelation { oid: *oid }.into());
+                }
             }
         }
         Ok(())
@@ -308,10 +312,10 @@ impl Pipeline<'_> {
         metrics::in_flight(held, self.in_flight);
         let open = self.records.ledger.open();
         metrics::open_transactions(open);
-        let oldest_commit = if open == 0 { 0 } else { self.last_commit };
         let lag = if open == 0 { Duration::ZERO } else { since(self.last_commit) };
         metrics::lag_seconds(lag);
-        (self.report)(Progress { received, stored, confirmed, oldest_commit, draining });
+        let kafka_trouble = self.producer.trouble();
+        (self.report)(Progress { received, stored, confirmed, lag, kafka_trouble, draining });
     }
 
     /// Everything that was received is whole: wait until it is stored, and tell PostgreSQL.

@@ -6,7 +6,7 @@
 //! **Invariant.** Every record that is appended is in the ledger first, so that no ack can come
 //! for what is not there yet.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
 use super::{Error, Now, RowError, Timestamp};
 use crate::{
@@ -34,7 +34,11 @@ pub(super) struct Topic {
 /// What was compiled for one relation.
 #[derive(Debug)]
 enum Table {
-    Routed { route: Route, template: Template, topic: Topic },
+    Routed {
+        route: Route,
+        template: Template,
+        topic: Topic,
+    },
     Skipped,
     /// Until a row comes nothing is wrong.
     Refused(Option<route::Error>),
@@ -106,6 +110,12 @@ impl Records {
             headers: Headers::default(),
             counts: Counts::default(),
         }
+    }
+
+    /// What is stored, and what is owed.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// A new connection begins at `confirmed`; what is below `stored_below` is not stored again.
@@ -206,7 +216,8 @@ impl Records {
             let record = Record { op, part: Part::Whole, position, transaction, value: Some(old) };
             return out.deleted(&mut self.key, old, &record);
         };
-        let (mut part, rekeyed) = (Part::Whole, after.is_some_and(|row| out.template.rekeyed(before, row)));
+        let (mut part, rekeyed) =
+            (Part::Whole, after.is_some_and(|row| out.template.rekeyed(before, row)));
         if let Some(old) = Image::old(before).filter(|_| rekeyed) {
             let op = Op::Delete;
             let record = Record { op, part, position, transaction, value: Some(old) };
@@ -318,12 +329,15 @@ impl Records {
                 record.key(None);
                 record.value_with(|out| {
                     out.extend_from_slice(message.content);
-                    Ok::<(), std::convert::Infallible>(())
+                    Ok::<(), Infallible>(())
                 })?;
                 write_headers(record, headers);
                 Ok(())
             })
-            .map_err(|error| Error::Message { lsn: transaction.commit, why: error.to_string() })?;
+            .map_err(|error: batch::Error<Infallible>| Error::Message {
+                lsn: transaction.commit,
+                why: error.to_string(),
+            })?;
         Ok(if alone { self.ledger.commit(ticket, transaction.commit) } else { None })
     }
 
@@ -482,8 +496,7 @@ fn warn_of_key(relation: &Relation, route: &Route, topic: &Topic) {
 }
 
 impl Counts {
-    const OPS: [Op; 6] =
-        [Op::Insert, Op::Update, Op::Delete, Op::Read, Op::Truncate, Op::Message];
+    const OPS: [Op; 6] = [Op::Insert, Op::Update, Op::Delete, Op::Read, Op::Truncate, Op::Message];
     const CAUSES: [Nowhere; 3] = [Nowhere::Unlisted, Nowhere::Truncate, Nowhere::Message];
 
     #[inline]
@@ -519,4 +532,3 @@ impl Counts {
         }
     }
 }
-

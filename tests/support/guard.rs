@@ -19,6 +19,7 @@ pub fn at_the_end(line: &str) {
     writeln!(input, "{line}").expect("the guard reads until we end");
 }
 
+#[allow(clippy::zombie_processes, reason = "it outlives us: that is what it is for")]
 fn start() -> Mutex<ChildStdin> {
     let binary = std::env::current_exe().expect("a test knows its own binary");
     // Cargo's hash, if one follows the name, changes with every build; the servers' names do not.

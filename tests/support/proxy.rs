@@ -119,17 +119,14 @@ impl Shared {
     /// Takes `wanted` bytes out of what may still pass: how many of them go on, and whether it is over then.
     fn allow(&self, towards_client: bool, wanted: usize) -> (usize, bool) {
         let mut mode = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
-        let left = match (&mut *mode, towards_client) {
-            (Mode::CutAfter(left), true) | (Mode::CutAfterSent(left), false) => left,
-            _ => return (wanted, false),
+        let ((Mode::CutAfter(left), true) | (Mode::CutAfterSent(left), false)) =
+            (&mut *mode, towards_client)
+        else {
+            return (wanted, false);
         };
         let pass = usize::try_from(*left).unwrap_or(usize::MAX).min(wanted);
         *left -= u64::try_from(pass).unwrap_or(u64::MAX);
-        let over = *left == 0;
-        if over {
-            *mode = Mode::Cut;
-        }
-        (pass, over)
+        (pass, *left == 0)
     }
 }
 
@@ -199,7 +196,11 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, towards_cl
             Ok(length) => {
                 let (pass, over) = shared.allow(towards_client, length);
                 let part = buffer.get(..pass).unwrap_or_default();
-                if !write(to, part, shared, born) || over {
+                if !write(to, part, shared, born) {
+                    return;
+                }
+                if over {
+                    *shared.mode.lock().unwrap_or_else(PoisonError::into_inner) = Mode::Cut;
                     return;
                 }
             }
@@ -218,6 +219,10 @@ fn write(mut to: &TcpStream, mut part: &[u8], shared: &Shared, born: u64) -> boo
     while !part.is_empty() {
         if shared.mode() == Mode::Cut || shared.generation.load(Ordering::SeqCst) != born {
             return false;
+        }
+        if shared.mode() == Mode::BlackHole {
+            std::thread::sleep(LOOK); // read just before it began
+            continue;
         }
         match to.write(part) {
             Ok(length) => part = part.get(length..).unwrap_or_default(),

@@ -28,6 +28,8 @@ pub struct ServerError {
     pub table: Option<String>,
     /// Name of the column.
     pub column: Option<String>,
+    /// Function in the server's source that raised it, in no language.
+    pub routine: Option<String>,
 }
 
 impl ServerError {
@@ -48,6 +50,7 @@ impl ServerError {
                 b's' => error.schema = Some(text),
                 b't' => error.table = Some(text),
                 b'c' => error.column = Some(text),
+                b'R' => error.routine = Some(text),
                 _ => {}
             }
         }
@@ -101,6 +104,7 @@ impl From<&tokio_postgres::error::DbError> for ServerError {
             schema: own(error.schema()),
             table: own(error.table()),
             column: own(error.column()),
+            routine: own(error.routine()),
         }
         .without_values()
     }

@@ -160,6 +160,9 @@ pub enum Error {
         /// Its name.
         topic: String,
     },
+    /// A bug of ours.
+    #[error("the producer's task has ended")]
+    Ended,
     /// A record does not fit.
     #[error(
         "a record makes a batch of {bytes} bytes, over topic {topic}'s max.message.bytes{}: raise \
@@ -199,6 +202,7 @@ impl Error {
             }
             Self::Refused(refusal) => refusal.verdict().disposition(),
             Self::TooLarge { .. } => Disposition::Halt(Exit::Data),
+            Self::Ended => Disposition::Halt(Exit::Software),
         }
     }
 
