@@ -23,7 +23,8 @@ use crate::{
         self,
         relations::Relations,
         session::{self, Session},
-        slot, stream,
+        slot::{self, SlotOptions},
+        stream,
     },
     pipeline::{self, Pipeline, Progress, Records},
     retry::{Backoff, Disposition, Exit},
@@ -73,8 +74,16 @@ pub enum Error {
     #[error(transparent)]
     Session(#[from] session::Error),
     /// A session ended.
+    #[error("the stream of slot {slot} ended")]
+    Stream {
+        /// The slot.
+        slot: String,
+        /// Why.
+        source: Box<pipeline::Error>,
+    },
+    /// A topic that cannot be used.
     #[error(transparent)]
-    Pipeline(#[from] pipeline::Error),
+    Topic(#[from] pipeline::Error),
     /// Kafka.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
@@ -98,11 +107,18 @@ impl Error {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Session(error) => error.disposition(),
-            Self::Pipeline(error) => error.disposition(),
+            Self::Stream { source, .. } => source.disposition(),
+            Self::Topic(error) => error.disposition(),
             Self::Kafka(error) => error.disposition(),
             Self::Route(error) => error.disposition(),
             Self::Unconfirmed { .. } => Disposition::Halt(Exit::Drain),
         }
+    }
+
+    /// Whether PostgreSQL said nothing for too long.
+    fn silent(&self) -> bool {
+        let Self::Stream { source, .. } = self else { return false };
+        matches!(**source, pipeline::Error::Stream(stream::Error::Silent { .. }))
     }
 
     /// Whether another consumer has the slot: normal for a passive instance.
@@ -147,6 +163,7 @@ pub async fn run(
         silence: first_silence(&options),
         last: Progress::default(),
         identity: None,
+        slot_seen: false,
         warned: BTreeSet::new(),
         trouble: Trouble::default(),
         options,
@@ -176,6 +193,8 @@ struct App {
     last: Progress,
     /// System identifier and timeline of the last session.
     identity: Option<(u64, u32)>,
+    /// Whether this process streamed from the slot.
+    slot_seen: bool,
     /// Warnings that were said.
     warned: BTreeSet<String>,
     trouble: Trouble,
@@ -230,8 +249,7 @@ impl App {
     /// A walsender that works through a huge transaction of other tables may say nothing for
     /// minutes: giving up on it at the same point again and again would never end.
     fn mind_silence(&mut self, error: &Error, before: Lsn) {
-        let silent =
-            matches!(error, Error::Pipeline(pipeline::Error::Stream(stream::Error::Silent { .. })));
+        let silent = error.silent();
         if silent && self.last.received <= before {
             self.silence = self.silence.saturating_mul(2);
             tracing::info!(seconds = self.silence.as_secs(), "waiting longer for PostgreSQL");
@@ -268,6 +286,8 @@ impl App {
             _ => Lsn::ZERO,
         };
         records.restart(ready.confirmed_flush, stored);
+        // A slot that vanishes from now on is a gap, never to be made again unasked.
+        self.slot_seen = true;
         self.trouble.over();
         tracing::info!(
             slot = options.slot.name,
@@ -297,13 +317,18 @@ impl App {
             report: &mut report,
             last_commit: 0,
         };
-        Ok(pipeline.run(stop).await?)
+        let slot = || options.slot.name.clone();
+        pipeline
+            .run(stop)
+            .await
+            .map_err(|error| Error::Stream { slot: slot(), source: Box::new(error) })
     }
 
     /// All that comes before `START_REPLICATION`: PostgreSQL first, then Kafka.
     async fn prepare(&mut self) -> Result<Session, Error> {
         let Options { postgres, publication, slot, .. } = &self.options;
-        let session = Session::open(postgres, publication, slot, &self.mapped).await?;
+        let slot = SlotOptions { create: slot.create && !self.slot_seen, ..slot.clone() };
+        let session = Session::open(postgres, publication, &slot, &self.mapped).await?;
         for warning in &session.ready.warnings {
             if self.warned.insert(warning.clone()) {
                 tracing::warn!("{warning}");
