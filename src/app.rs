@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::FutureExt as _;
 use tokio::{select, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -265,7 +266,7 @@ impl App {
             session = self.prepare() => session?,
         };
         let ready = session.ready.clone();
-        let options = &self.options;
+        let options = self.options.clone();
         let start = stream::Start {
             options: &options.stream,
             max_message: options.postgres.max_message,
@@ -276,32 +277,11 @@ impl App {
             () = stop.cancelled() => return self.stopped(),
             started = session.start(&options.slot.name, names, start) => started?,
         };
-        let identity = (ready.server.system_identifier, timelines.current());
+        self.begin(&ready, timelines.current())?;
         let (Some(producer), Some(records)) = (&mut self.producer, &mut self.records) else {
             return Ok(()); // `prepare` made both.
         };
-        // An earlier connection of this process saw these stored, on the same history.
-        let stored = match self.identity.replace(identity) {
-            Some(earlier) if earlier == identity => records.ledger().confirmed().lsn(),
-            _ => Lsn::ZERO,
-        };
-        records.restart(ready.confirmed_flush, stored);
-        // A slot that vanishes from now on is a gap, never to be made again unasked.
-        self.slot_seen = true;
-        self.trouble.over();
-        tracing::info!(
-            slot = options.slot.name,
-            from = %ready.confirmed_flush,
-            timeline = identity.1,
-            "streaming"
-        );
         let (status, last) = (&self.status, &mut self.last);
-        *last = Progress { confirmed: ready.confirmed_flush, ..last.clone() };
-        status.send_modify(|status| {
-            status.system_identifier = Some(identity.0.to_string());
-            status.timeline = Some(identity.1);
-        });
-        set_role(status, Role::Streaming, None);
         let mut report = |progress: Progress| {
             show(status, &progress);
             *last = progress;
@@ -322,6 +302,34 @@ impl App {
             .run(stop)
             .await
             .map_err(|error| Error::Stream { slot: slot(), source: Box::new(error) })
+    }
+
+    /// The slot is ours: what an earlier connection left is settled, and a new ledger page begun.
+    fn begin(&mut self, ready: &slot::Ready, timeline: u32) -> Result<(), Error> {
+        let identity = (ready.server.system_identifier, timeline);
+        if let (Some(producer), Some(records)) = (&mut self.producer, &mut self.records) {
+            while let Some(delivery) = producer.delivered().now_or_never() {
+                records.settle(delivery?);
+            }
+            // An earlier connection of this process saw these stored, on the same history.
+            let stored = match self.identity.replace(identity) {
+                Some(earlier) if earlier == identity => records.ledger().confirmed().lsn(),
+                _ => Lsn::ZERO,
+            };
+            records.restart(ready.confirmed_flush, stored);
+        }
+        // A slot that vanishes from now on is a gap, never to be made again unasked.
+        self.slot_seen = true;
+        self.last.confirmed = ready.confirmed_flush;
+        self.trouble.over();
+        let slot = &self.options.slot.name;
+        tracing::info!(slot, from = %ready.confirmed_flush, timeline, "streaming");
+        self.status.send_modify(|status| {
+            status.system_identifier = Some(identity.0.to_string());
+            status.timeline = Some(identity.1);
+        });
+        set_role(&self.status, Role::Streaming, None);
+        Ok(())
     }
 
     /// All that comes before `START_REPLICATION`: PostgreSQL first, then Kafka.
