@@ -47,8 +47,15 @@ impl Model {
 
     /// What a row of this number holds besides: long enough now and then to be TOASTed.
     pub fn pad(seq: u64) -> String {
-        let length = if seq % 97 == 0 { 5000 } else { 10 + usize::try_from(seq % 90).unwrap_or(0) };
+        let length =
+            if seq.is_multiple_of(97) { 5000 } else { 10 + usize::try_from(seq % 90).unwrap_or(0) };
         format!("{seq}-{}", "x".repeat(length))
+    }
+
+    /// The changes of one table, by id.
+    pub fn changes(&self, table: usize) -> BTreeMap<u64, Vec<Change>> {
+        let of_table = self.keys.iter().filter(|((at, _), _)| *at == table);
+        of_table.map(|((_, id), changes)| (*id, changes.clone())).collect()
     }
 
     /// The rows of a table as they must be now: id and number.
