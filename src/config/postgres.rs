@@ -117,7 +117,9 @@ fn tls(s: &mut Settings, hosts: &[Host]) -> Option<TlsOptions> {
         matches!(host, Host::Unix(..)) || matches!(host, Host::Tcp(name, _) if is_loopback(name))
     };
     let loopback = hosts.iter().all(near);
-    let default = if loopback { "disable" } else { "verify-full" };
+    // Who names a certificate does not mean plain text.
+    let named = s.is_set("postgres.sslrootcert") || s.is_set("postgres.sslcert");
+    let default = if loopback && !named { "disable" } else { "verify-full" };
     let mode = s.text("postgres.sslmode").unwrap_or_else(|| {
         s.computed.insert("postgres.sslmode", quoted(default));
         default.to_owned()
@@ -140,9 +142,12 @@ fn tls(s: &mut Settings, hosts: &[Host]) -> Option<TlsOptions> {
     if mode != "verify-full" && !loopback {
         s.warn(format!("postgres.sslmode is {mode}: only verify-full makes sure that the server is the one meant"));
     }
-    if verify == Verify::Ca && ca.is_none() {
+    if mode != "verify-full" && ca.is_none() && (system || verify == Verify::Ca) {
         // The system's CAs sign for anybody, so without the name nothing would be proved.
-        s.wrong("postgres.sslmode", "is verify-ca without postgres.sslrootcert, which trusts anybody's certificate: use verify-full or name a CA file");
+        let why = format!(
+            "is {mode}, but the system's CAs sign for anybody: use verify-full, or name a CA file in postgres.sslrootcert"
+        );
+        s.wrong("postgres.sslmode", why);
     }
     Some(TlsOptions { verify, ca, client })
 }

@@ -42,13 +42,21 @@ impl Settings {
             problems,
             warnings: Vec::new(),
         };
+        // What a file would have said that could not be read is not missing.
+        let unread = all.problems.iter().any(|problem| problem.key.is_empty());
         all.section("", &merged.dict, merged);
         for key in KEYS.iter().filter(|key| matches!(key.preset, Preset::Required)) {
             let unused =
                 purpose == Purpose::Tail && ["slot.name", "kafka.brokers"].contains(&key.name);
-            let is_wrong =
-                |problem: &Problem| key.name.starts_with(&problem.key) && !problem.key.is_empty();
-            if !unused && !all.set.contains_key(key.name) && !all.problems.iter().any(is_wrong) {
+            let is_wrong = |problem: &Problem| match problem.key.as_str() {
+                "postgres.url" | "postgres.service" => key.name.starts_with("postgres."),
+                wrong => key.name.starts_with(wrong),
+            };
+            if !unread
+                && !unused
+                && !all.set.contains_key(key.name)
+                && !all.problems.iter().any(is_wrong)
+            {
                 all.problem(None, key.name, format!("is not set: {}", key.doc));
             }
         }
@@ -61,6 +69,12 @@ impl Settings {
             let origin = merged.origin(raw.tag());
             let is_section = KEYS.iter().any(|key| key.name.starts_with(&format!("{path}.")));
             match (table::find(&path), raw) {
+                // A section of YAML with nothing in it is null.
+                (None | Some(_), Raw::Empty(..))
+                    if is_section || path == "tables" || path == "topic.config" =>
+                {
+                    self.no_keys(&origin, &path);
+                }
                 (Some(key), Raw::Dict(_, tables)) if matches!(key.kind, Kind::Tables) => {
                     self.read_tables(tables, merged);
                 }
@@ -72,13 +86,8 @@ impl Settings {
                     Err(why) => self.problem(Some(&origin), key.name, why),
                 },
                 (None, Raw::Dict(_, inner)) if is_section => {
-                    // An empty section of these would quietly mean plain text, or no login.
-                    if inner.is_empty() && ["kafka.tls", "kafka.sasl"].contains(&path.as_str()) {
-                        self.problem(
-                            Some(&origin),
-                            &path,
-                            "is empty: set its keys or leave it out".into(),
-                        );
+                    if inner.is_empty() {
+                        self.no_keys(&origin, &path);
                     }
                     self.section(&path, inner, merged);
                 }
@@ -91,6 +100,13 @@ impl Settings {
                 }
                 (None, _) => self.unknown(&origin, path),
             }
+        }
+    }
+
+    /// An empty section is fine, but for these, which would quietly mean plain text, or no login.
+    fn no_keys(&mut self, origin: &Origin, path: &str) {
+        if ["kafka.tls", "kafka.sasl"].contains(&path) {
+            self.problem(Some(origin), path, "is empty: set its keys or leave it out".into());
         }
     }
 
