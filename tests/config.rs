@@ -708,7 +708,7 @@ fn a_wrong_command_line_ends_with_64_and_usage() {
         assert_eq!(output.status.code(), Some(64), "{args:?}");
         assert!(!output.stderr.is_empty(), "{args:?}");
     }
-    says(&String::from_utf8_lossy(&run(&["rnu"]).stderr), &["'run'", "Usage"]);
+    says(&String::from_utf8_lossy(&run(&["confg"]).stderr), &["'config'", "Usage"]);
     let secret = run(&["run", "-s", "geheim"]);
     assert!(!String::from_utf8_lossy(&secret.stderr).contains("geheim"));
 }

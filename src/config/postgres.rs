@@ -78,7 +78,9 @@ fn hosts(s: &mut Settings) -> Vec<Host> {
     // An empty host is libpq's way to say: the default.
     hosts.iter_mut().filter(|host| host.is_empty()).for_each(|host| *host = "localhost".into());
     let mut ports = Vec::new();
-    for text in s.list("postgres.port") {
+    let texts = s.list("postgres.port");
+    let given = texts.len();
+    for text in texts {
         match text.parse::<u16>() {
             _ if text.is_empty() => ports.push(5432),
             Ok(port) if port > 0 => ports.push(port),
@@ -88,12 +90,11 @@ fn hosts(s: &mut Settings) -> Vec<Host> {
             ),
         }
     }
-    if ports.len() == 1 {
+    if given == 1 {
         ports.resize(hosts.len(), ports.first().copied().unwrap_or(5432));
-    } else if ports.len() != hosts.len() {
+    } else if given != hosts.len() {
         let why = format!(
-            "has {} ports for {} hosts: give one for all, or one for each",
-            ports.len(),
+            "has {given} ports for {} hosts: give one for all, or one for each",
             hosts.len()
         );
         s.wrong("postgres.port", why);

@@ -44,7 +44,9 @@ pub(super) fn listing(s: &Settings, found: Option<&Path>) -> String {
     );
     for (section, lines) in sections.values().filter(|(_, lines)| !lines.is_empty()) {
         if !section.is_empty() {
-            let _ = write!(text, "\n[{section}]\n");
+            // An empty section may be an error, where it would quietly mean plain text.
+            let empty = lines.iter().all(|(line, _)| line.starts_with('#'));
+            let _ = write!(text, "\n{}[{section}]\n", if empty { "# " } else { "" });
         }
         for (line, origin) in lines {
             let _ = writeln!(text, "{line:<48}  # {}", origin.escape_debug());
