@@ -1,8 +1,41 @@
-//! The supervisor: on error back off or halt.
+//! The supervisor: from one session to the next, until it is told to stop or only a person can help.
+//!
+//! What may heal is waited for with a growing pause, said once when it begins and once when it is
+//! over; everything else ends the process with the exit code of its kind. The producer and the
+//! ledger outlive a session: what was handed to Kafka is stored whatever becomes of PostgreSQL.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
-use crate::{batch, encode, pg, pipeline, route, sink};
+use futures_util::FutureExt as _;
+use tokio::{select, sync::watch, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    batch::{self, Batcher},
+    encode::{self, Encoder, Source},
+    lsn::Lsn,
+    metrics::{self, Peer},
+    pg::{
+        self,
+        relations::Relations,
+        session::{self, Session},
+        slot::{self, SlotOptions},
+        stream,
+    },
+    pipeline::{self, Pipeline, Progress, Records},
+    retry::{Backoff, Disposition, Exit},
+    route::{self, Routes},
+    sink::{
+        self,
+        kafka::{self, Producer},
+    },
+    status::{self, Reach, Role, Status},
+};
 
 /// The whole configuration, each part as its module wants it.
 #[derive(Clone, Debug)]
@@ -33,4 +66,384 @@ pub struct Options {
     pub pipeline: pipeline::Options,
     /// `admin.listen`; `None`: no HTTP.
     pub admin: Option<SocketAddr>,
+}
+
+/// Why the process ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No session.
+    #[error(transparent)]
+    Session(#[from] session::Error),
+    /// A session ended.
+    #[error("the stream of slot {slot} ended")]
+    Stream {
+        /// The slot.
+        slot: String,
+        /// Why.
+        source: Box<pipeline::Error>,
+    },
+    /// A topic that cannot be used.
+    #[error(transparent)]
+    Topic(#[from] pipeline::Error),
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    /// The configuration's routes.
+    #[error(transparent)]
+    Route(#[from] route::Error),
+    /// Stopped while there was no connection to confirm by.
+    #[error(
+        "stopped without a connection to PostgreSQL: what was committed from {from} on will be \
+         sent again"
+    )]
+    Unconfirmed {
+        /// The position that PostgreSQL knows.
+        from: Lsn,
+    },
+}
+
+impl Error {
+    /// No `_` arm: a new variant does not compile until someone has judged it.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Session(error) => error.disposition(),
+            Self::Stream { source, .. } => source.disposition(),
+            Self::Topic(error) => error.disposition(),
+            Self::Kafka(error) => error.disposition(),
+            Self::Route(error) => error.disposition(),
+            Self::Unconfirmed { .. } => Disposition::Halt(Exit::Drain),
+        }
+    }
+
+    /// Whether PostgreSQL said nothing for too long.
+    fn silent(&self) -> bool {
+        let Self::Stream { source, .. } = self else { return false };
+        matches!(**source, pipeline::Error::Stream(stream::Error::Silent { .. }))
+    }
+
+    /// Whether another consumer has the slot: normal for a passive instance.
+    const fn busy(&self) -> bool {
+        matches!(self, Self::Session(session::Error::Slot(slot::Error::Busy { .. })))
+    }
+}
+
+/// An error and its causes in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // A transparent error and its cause say the same.
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Streams until `stop`.
+///
+/// # Errors
+/// What only a person can mend, or a drain that was too short.
+pub async fn run(
+    options: Options,
+    status: watch::Sender<Status>,
+    stop: CancellationToken,
+) -> Result<(), Error> {
+    let routes = Routes::new(options.route.clone())?;
+    let mapped = options.route.tables.keys().cloned().collect();
+    let mut app = App {
+        routes,
+        mapped,
+        status,
+        producer: None,
+        records: None,
+        silence: first_silence(&options),
+        last: Progress::default(),
+        identity: None,
+        slot_seen: false,
+        warned: BTreeSet::new(),
+        trouble: Trouble::default(),
+        options,
+    };
+    app.supervise(&stop).await
+}
+
+/// Without `wal_sender_timeout` a server may be silent for long; a minute is long.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// The longest silence that is borne at first.
+pub(crate) fn first_silence(options: &Options) -> Duration {
+    let timeout = options.postgres.wal_sender_timeout;
+    if timeout.is_zero() { SILENCE } else { timeout.max(Duration::from_secs(2)) }
+}
+
+struct App {
+    options: Options,
+    routes: Routes,
+    mapped: Vec<String>,
+    status: watch::Sender<Status>,
+    producer: Option<Producer>,
+    records: Option<Records>,
+    /// Longest silence that is borne; doubles when a reconnect got no further.
+    silence: Duration,
+    /// Of the last session.
+    last: Progress,
+    /// System identifier and timeline of the last session.
+    identity: Option<(u64, u32)>,
+    /// Whether this process streamed from the slot.
+    slot_seen: bool,
+    /// Warnings that were said.
+    warned: BTreeSet<String>,
+    trouble: Trouble,
+}
+
+impl App {
+    async fn supervise(&mut self, stop: &CancellationToken) -> Result<(), Error> {
+        let mut backoff = Backoff::new(Duration::from_millis(100), self.options.retry_max);
+        loop {
+            let before = self.last.received;
+            let error = match self.session(stop).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            if matches!(error.disposition(), Disposition::Halt(_)) {
+                return Err(error);
+            }
+            if self.last.received > before {
+                backoff.reset();
+            }
+            self.mind_silence(&error, before);
+            let (role, pause) = if error.busy() {
+                (Role::Waiting, self.options.check_interval)
+            } else {
+                (Role::Connecting, backoff.next(random()))
+            };
+            let text = chain(&error);
+            self.trouble.say(&text, role);
+            self.status.send_modify(|status| {
+                status.last_error = Some(status::Trouble { text: text.clone(), at_ms: now_ms() });
+            });
+            set_role(&self.status, role, Some(text));
+            select! {
+                () = stop.cancelled() => return self.stopped(),
+                () = sleep(pause) => {}
+            }
+            if role == Role::Connecting {
+                metrics::reconnect(Peer::Postgres);
+            }
+        }
+    }
+
+    /// Stopped while nothing streams.
+    fn stopped(&self) -> Result<(), Error> {
+        let owed = self.records.as_ref().is_some_and(|records| {
+            let ledger = records.ledger();
+            ledger.open() > 0 || ledger.confirmed().lsn() > self.last.confirmed
+        });
+        if owed { Err(Error::Unconfirmed { from: self.last.confirmed }) } else { Ok(()) }
+    }
+
+    /// A walsender that works through a huge transaction of other tables may say nothing for
+    /// minutes: giving up on it at the same point again and again would never end.
+    fn mind_silence(&mut self, error: &Error, before: Lsn) {
+        let silent = error.silent();
+        if silent && self.last.received <= before {
+            self.silence = self.silence.saturating_mul(2);
+            tracing::info!(seconds = self.silence.as_secs(), "waiting longer for PostgreSQL");
+        } else if self.last.received > before {
+            self.silence = first_silence(&self.options);
+        }
+    }
+
+    /// One session, from login to its end; `Ok`: it was stopped, and all is confirmed.
+    async fn session(&mut self, stop: &CancellationToken) -> Result<(), Error> {
+        let session = select! {
+            () = stop.cancelled() => return self.stopped(),
+            session = self.prepare() => session?,
+        };
+        let ready = session.ready.clone();
+        let options = self.options.clone();
+        let start = stream::Start {
+            options: &options.stream,
+            max_message: options.postgres.max_message,
+            silence: self.silence,
+        };
+        let names = &options.publication.names;
+        let (stream, catalog, timelines) = select! {
+            () = stop.cancelled() => return self.stopped(),
+            started = session.start(&options.slot.name, names, start) => started?,
+        };
+        self.begin(&ready, timelines.current())?;
+        let (Some(producer), Some(records)) = (&mut self.producer, &mut self.records) else {
+            return Ok(()); // `prepare` made both.
+        };
+        let (status, last) = (&self.status, &mut self.last);
+        let mut report = |progress: Progress| {
+            show(status, &progress);
+            *last = progress;
+        };
+        let pipeline = Pipeline {
+            stream,
+            relations: Relations::new(timelines),
+            catalog,
+            records,
+            producer,
+            in_flight: options.batch.in_flight,
+            drain: options.pipeline.drain,
+            report: &mut report,
+            last_commit: 0,
+        };
+        let slot = || options.slot.name.clone();
+        pipeline
+            .run(stop)
+            .await
+            .map_err(|error| Error::Stream { slot: slot(), source: Box::new(error) })
+    }
+
+    /// The slot is ours: what an earlier connection left is settled, and a new ledger page begun.
+    fn begin(&mut self, ready: &slot::Ready, timeline: u32) -> Result<(), Error> {
+        let identity = (ready.server.system_identifier, timeline);
+        if let (Some(producer), Some(records)) = (&mut self.producer, &mut self.records) {
+            while let Some(delivery) = producer.delivered().now_or_never() {
+                records.settle(delivery?);
+            }
+            // An earlier connection of this process saw these stored, on the same history.
+            let stored = match self.identity.replace(identity) {
+                Some(earlier) if earlier == identity => records.ledger().confirmed().lsn(),
+                _ => Lsn::ZERO,
+            };
+            records.restart(ready.confirmed_flush, stored);
+        }
+        // A slot that vanishes from now on is a gap, never to be made again unasked.
+        self.slot_seen = true;
+        self.last.confirmed = ready.confirmed_flush;
+        self.trouble.over();
+        let slot = &self.options.slot.name;
+        tracing::info!(slot, from = %ready.confirmed_flush, timeline, "streaming");
+        self.status.send_modify(|status| {
+            status.system_identifier = Some(identity.0.to_string());
+            status.timeline = Some(identity.1);
+        });
+        set_role(&self.status, Role::Streaming, None);
+        Ok(())
+    }
+
+    /// All that comes before `START_REPLICATION`: PostgreSQL first, then Kafka.
+    async fn prepare(&mut self) -> Result<Session, Error> {
+        let Options { postgres, publication, slot, .. } = &self.options;
+        let slot = SlotOptions { create: slot.create && !self.slot_seen, ..slot.clone() };
+        let session = Session::open(postgres, publication, &slot, &self.mapped).await?;
+        for warning in &session.ready.warnings {
+            if self.warned.insert(warning.clone()) {
+                tracing::warn!("{warning}");
+            }
+        }
+        if self.records.is_none() {
+            self.records = Some(self.new_records(session.ready.server.system_identifier));
+        }
+        if self.producer.is_none() {
+            self.producer = Some(Producer::connect(self.options.kafka.clone()).await?);
+            self.look_topics_up(&session).await?;
+        }
+        Ok(session)
+    }
+
+    fn new_records(&self, system_identifier: u64) -> Records {
+        let Options { slot, publication, encode, batch, partitioner, pipeline, .. } = &self.options;
+        let source = Source::new(system_identifier, &slot.name, &publication.names);
+        Records::new(
+            Batcher::new(*batch),
+            self.routes.clone(),
+            Encoder::new(encode.clone(), source),
+            *partitioner,
+            pipeline.timestamp,
+        )
+    }
+
+    /// Every topic that the configuration names, and those of the published tables.
+    async fn look_topics_up(&mut self, session: &Session) -> Result<(), Error> {
+        let (Some(producer), Some(records)) = (&mut self.producer, &mut self.records) else {
+            return Ok(());
+        };
+        let mut names: BTreeSet<String> =
+            self.routes.topics().into_iter().map(str::to_owned).collect();
+        for table in &session.ready.published.tables {
+            names.extend(self.routes.topic_of(&table.namespace, &table.name));
+        }
+        for name in names {
+            pipeline::look_up(records, producer, Arc::from(name)).await?;
+        }
+        Ok(())
+    }
+}
+
+fn set_role(status: &watch::Sender<Status>, role: Role, reason: Option<String>) {
+    metrics::role(role.as_str());
+    status.send_modify(|status| {
+        if status.role != role {
+            status.since_ms = now_ms();
+        }
+        (status.role, status.reason, status.progress_ms) = (role, reason, now_ms());
+    });
+}
+
+/// Puts one report of the loop into `/status`.
+fn show(status: &watch::Sender<Status>, progress: &Progress) {
+    if progress.draining {
+        set_role(status, Role::Draining, None);
+    }
+    let reach = |lsn: Lsn| Reach { lsn, lag_bytes: progress.received.since(lsn) };
+    status.send_modify(|status| {
+        status.progress_ms = now_ms();
+        status.received = reach(progress.received);
+        status.stored = reach(progress.stored);
+        status.confirmed = reach(progress.confirmed);
+        status.lag_seconds = progress.lag.as_secs_f64();
+        status.kafka_trouble.clone_from(&progress.kafka_trouble);
+    });
+}
+
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What is wrong, so that it is said once.
+#[derive(Debug, Default)]
+struct Trouble {
+    text: Option<String>,
+    since: Option<Instant>,
+}
+
+impl Trouble {
+    fn say(&mut self, text: &str, role: Role) {
+        if self.text.as_deref() == Some(text) {
+            tracing::debug!("still: {text}");
+            return;
+        }
+        if role == Role::Waiting {
+            tracing::info!("waiting: {text}");
+        } else {
+            tracing::warn!("{text}; trying again");
+        }
+        self.text = Some(text.to_owned());
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    fn over(&mut self) {
+        if let (Some(_), Some(since)) = (self.text.take(), self.since.take()) {
+            tracing::info!(seconds = since.elapsed().as_secs(), "connected again");
+        }
+    }
+}
+
+/// Chance for the pauses.
+fn random() -> u32 {
+    use std::hash::{BuildHasher as _, RandomState};
+    let drawn = RandomState::new().hash_one(Instant::now());
+    u32::try_from(drawn & u64::from(u32::MAX)).unwrap_or(0)
 }

@@ -9,8 +9,9 @@ use std::{
 use clap::{Parser, Subcommand, error::ErrorKind};
 
 use crate::{
-    config::{self, Config, Purpose, Sources},
+    config::{self, Purpose, Sources},
     retry::{Disposition, Exit},
+    shell,
 };
 
 /// Stream every committed PostgreSQL change to Kafka.
@@ -70,8 +71,8 @@ fn command(cli: Cli) -> Exit {
     }
     match config::load(&Sources::of_process(cli.config, set), purpose) {
         Ok(config) => match cli.command {
-            Command::Run => run(config),
-            Command::Tail => tail(config),
+            Command::Run => shell::run(config.app, &config.log, &config.warnings),
+            Command::Tail => shell::tail(&config.app, &config.log, &config.warnings),
             Command::Config => print(&config.listing),
             Command::Version => print(&version()),
         },
@@ -83,20 +84,6 @@ fn command(cli: Cli) -> Exit {
             }
         }
     }
-}
-
-/// `pgsluice run`.
-fn run(config: Config) -> Exit {
-    drop(config);
-    complain("this build cannot stream yet");
-    Exit::Software
-}
-
-/// `pgsluice tail`.
-fn tail(config: Config) -> Exit {
-    drop(config);
-    complain("this build cannot tail yet");
-    Exit::Software
 }
 
 /// Key and value of `--set`; the key may hold quoted names with a `=` in them.

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// musl's allocator costs a third of the rate.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     pgsluice::cli::main()
 }

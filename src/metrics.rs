@@ -1,1 +1,273 @@
-//! Placeholder.
+//! Every metric and label, named once, as functions.
+//!
+//! Base units (bytes, seconds), described and set to zero at the start, so that a dashboard never
+//! meets a metric that is not there yet. Labels hold operations, causes and stages: never a row's
+//! value, never a secret.
+
+use std::time::Duration;
+
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Peer {
+    /// The walsender.
+    Postgres,
+    /// A broker.
+    Kafka,
+}
+
+impl Peer {
+    const ALL: [Self; 2] = [Self::Postgres, Self::Kafka];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Kafka => "kafka",
+        }
+    }
+}
+
+/// How far a position has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stage {
+    /// Read from the walsender.
+    Received,
+    /// Acknowledged by Kafka, and everything before it.
+    Stored,
+    /// Told to PostgreSQL.
+    Confirmed,
+}
+
+impl Stage {
+    const ALL: [Self; 3] = [Self::Received, Self::Stored, Self::Confirmed];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Received => "received",
+            Self::Stored => "stored",
+            Self::Confirmed => "confirmed",
+        }
+    }
+}
+
+/// Why a change became no record.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Nowhere {
+    /// `topic.unlisted = "skip"`.
+    Unlisted,
+    /// `truncate = "skip"`.
+    Truncate,
+    /// No `message.topic`, or a prefix that is not asked for.
+    Message,
+}
+
+impl Nowhere {
+    const ALL: [Self; 3] = [Self::Unlisted, Self::Truncate, Self::Message];
+
+    const fn label(self) -> &'static str {
+        match self {
+            Self::Unlisted => "unlisted",
+            Self::Truncate => "truncate",
+            Self::Message => "message",
+        }
+    }
+}
+
+const ROLES: [&str; 4] = ["connecting", "waiting", "streaming", "draining"];
+
+/// Upper bounds of the commit→ack histogram, in seconds.
+pub const ACK_BUCKETS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0];
+
+/// Name of the commit→ack histogram, for its buckets.
+pub const ACK_SECONDS: &str = "pgsluice_commit_to_ack_seconds";
+
+/// Describes every metric and sets it to zero. Call once, after the recorder is installed.
+pub fn register(version: &'static str) {
+    describe();
+    for op in ["c", "u", "d", "t", "m"] {
+        counter!("pgsluice_rows_total", "op" => op).absolute(0);
+        for cause in Nowhere::ALL {
+            counter!("pgsluice_rows_nowhere_total", "op" => op, "cause" => cause.label())
+                .absolute(0);
+        }
+    }
+    throttled(Duration::ZERO);
+    for name in [
+        "pgsluice_transactions_total",
+        "pgsluice_batches_total",
+        "pgsluice_records_total",
+        "pgsluice_stored_bytes_total",
+        "pgsluice_received_bytes_total",
+        "pgsluice_producer_resets_total",
+        "pgsluice_keyless_relations_total",
+        "pgsluice_stale_timestamps_total",
+    ] {
+        counter!(name).absolute(0);
+    }
+    for peer in Peer::ALL {
+        counter!("pgsluice_reconnects_total", "peer" => peer.label()).absolute(0);
+    }
+    for stage in Stage::ALL {
+        lag_bytes(stage, 0);
+    }
+    lag_seconds(Duration::ZERO);
+    in_flight(0, 0);
+    open_transactions(0);
+    role(ROLES[0]);
+    gauge!("pgsluice_build_info", "version" => version).set(1.0);
+}
+
+fn describe() {
+    describe_counter!(
+        "pgsluice_rows_total",
+        "Rows, truncates and messages made into records, by op"
+    );
+    describe_counter!(
+        "pgsluice_rows_nowhere_total",
+        "Changes that became no record, by op and cause"
+    );
+    describe_counter!("pgsluice_transactions_total", "Transactions received whole");
+    describe_counter!("pgsluice_batches_total", "Record batches that Kafka acknowledged");
+    describe_counter!("pgsluice_records_total", "Records that Kafka acknowledged");
+    describe_counter!(
+        "pgsluice_stored_bytes_total",
+        Unit::Bytes,
+        "Bytes of acknowledged batches, as sent"
+    );
+    describe_counter!(
+        "pgsluice_received_bytes_total",
+        Unit::Bytes,
+        "Bytes read from the walsender"
+    );
+    describe_counter!("pgsluice_retries_total", "Attempts repeated, by cause");
+    describe_counter!("pgsluice_reconnects_total", "Connections lost and made again, by peer");
+    describe_counter!("pgsluice_producer_resets_total", "Times that a new producer id was needed");
+    describe_gauge!(
+        "pgsluice_throttled_seconds",
+        Unit::Seconds,
+        "Time that brokers asked us to wait, added up"
+    );
+    describe_counter!(
+        "pgsluice_keyless_relations_total",
+        "Tables without a usable key that were met"
+    );
+    describe_counter!(
+        "pgsluice_stale_timestamps_total",
+        "Records given the time of sending, as their commit was more than an hour away"
+    );
+    describe_gauge!("pgsluice_lag_bytes", Unit::Bytes, "WAL between the server's end and a stage");
+    describe_gauge!(
+        "pgsluice_lag_seconds",
+        Unit::Seconds,
+        "Age of the oldest commit not yet stored; 0 if none"
+    );
+    describe_gauge!(
+        "pgsluice_in_flight_bytes",
+        Unit::Bytes,
+        "Bytes in open and unacknowledged batches, every copy"
+    );
+    describe_gauge!("pgsluice_in_flight_limit_bytes", Unit::Bytes, "batch.in_flight");
+    describe_gauge!("pgsluice_open_transactions", "Transactions received and not yet stored whole");
+    describe_gauge!("pgsluice_role", "1 for the role that this process has, 0 for the others");
+    describe_gauge!("pgsluice_build_info", "1, with the version as a label");
+    describe_histogram!(
+        ACK_SECONDS,
+        Unit::Seconds,
+        "From the commit in PostgreSQL to Kafka's acknowledgement"
+    );
+}
+
+/// `count` changes of one op were made into records.
+pub fn rows(op: &'static str, count: u64) {
+    counter!("pgsluice_rows_total", "op" => op).increment(count);
+}
+
+/// `count` changes of one op became no record.
+pub fn nowhere(op: &'static str, cause: Nowhere, count: u64) {
+    counter!("pgsluice_rows_nowhere_total", "op" => op, "cause" => cause.label()).increment(count);
+}
+
+/// `count` transactions were received whole.
+pub fn transactions(count: u64) {
+    counter!("pgsluice_transactions_total").increment(count);
+}
+
+/// Bytes came from the walsender.
+pub fn received(bytes: u64) {
+    counter!("pgsluice_received_bytes_total").increment(bytes);
+}
+
+/// Kafka acknowledged one batch.
+pub fn batch_stored(records: u64, bytes: u64) {
+    counter!("pgsluice_batches_total").increment(1);
+    counter!("pgsluice_records_total").increment(records);
+    counter!("pgsluice_stored_bytes_total").increment(bytes);
+}
+
+/// From commit to acknowledgement of one batch's oldest row.
+pub fn acknowledged(after: Duration) {
+    histogram!(ACK_SECONDS).record(after.as_secs_f64());
+}
+
+/// An attempt is repeated.
+pub fn retry(cause: &'static str) {
+    counter!("pgsluice_retries_total", "cause" => cause).increment(1);
+}
+
+/// A connection is made again.
+pub fn reconnect(peer: Peer) {
+    counter!("pgsluice_reconnects_total", "peer" => peer.label()).increment(1);
+}
+
+/// A new producer id was needed.
+pub fn producer_reset() {
+    counter!("pgsluice_producer_resets_total").increment(1);
+}
+
+/// A broker asks us to wait.
+pub fn throttled(pause: Duration) {
+    // Counters are whole numbers, and a pause is a fraction of a second.
+    gauge!("pgsluice_throttled_seconds").increment(pause.as_secs_f64());
+}
+
+/// Records that carry the time of sending, as their commit's is too far away.
+pub fn stale_timestamps(count: u64) {
+    counter!("pgsluice_stale_timestamps_total").increment(count);
+}
+
+/// A table without a usable key was met.
+pub fn keyless_relation() {
+    counter!("pgsluice_keyless_relations_total").increment(1);
+}
+
+/// WAL between the server's end and a stage.
+pub fn lag_bytes(stage: Stage, bytes: u64) {
+    gauge!("pgsluice_lag_bytes", "stage" => stage.label()).set(bytes as f64);
+}
+
+/// Age of the oldest commit that is not yet stored.
+pub fn lag_seconds(age: Duration) {
+    gauge!("pgsluice_lag_seconds").set(age.as_secs_f64());
+}
+
+/// Bytes held, and the most that may be.
+pub fn in_flight(bytes: usize, limit: usize) {
+    gauge!("pgsluice_in_flight_bytes").set(bytes as f64);
+    gauge!("pgsluice_in_flight_limit_bytes").set(limit as f64);
+}
+
+/// Transactions received and not yet stored whole.
+pub fn open_transactions(count: usize) {
+    gauge!("pgsluice_open_transactions").set(count as f64);
+}
+
+/// What this process does now: one of `connecting waiting streaming draining`.
+pub fn role(now: &str) {
+    for role in ROLES {
+        gauge!("pgsluice_role", "role" => role).set(f64::from(u8::from(role == now)));
+    }
+}

@@ -83,7 +83,8 @@ pub enum PgType {
     Array {
         /// Type of the elements.
         element: Arc<Self>,
-        /// `pg_type.typdelim`: a comma, but for `box` a semicolon.
+        /// `pg_type.typdelim`: a comma, but for `box` a semicolon. A space: `int2vector` and
+        /// `oidvector`, which are arrays to `to_json` and have no braces.
         delimiter: u8,
     },
     /// Everything else: PostgreSQL's text as a JSON string.
@@ -116,11 +117,36 @@ impl PgType {
             1115 => array(Self::Timestamp, b','),
             1185 => array(Self::TimestampTz, b','),
             199 | 3807 => array(Self::Json, b','),
-            1020 => array(Self::Text, b';'), // box[]
+            1020 => array(Self::Text, b';'),  // box[]
+            22 => array(Self::Integer, b' '), // int2vector
+            30 => array(Self::Text, b' '),    // oidvector
+            1006 => array(array(Self::Integer, b' '), b','),
+            1013 => array(array(Self::Text, b' '), b','),
             _ if BUILTIN_TEXT_ARRAYS.contains(&oid) => array(Self::Text, b','),
             0..FIRST_USER_OID => Self::Text,
             _ => return None,
         })
+    }
+
+    /// A type of `pg_catalog` by `pg_type.typname`: how a Type message names a domain's base type.
+    /// `None` if it is not one of those that are more than text.
+    #[must_use]
+    pub fn by_name(name: &str) -> Option<Self> {
+        let oid = match name.strip_prefix('_').unwrap_or(name) {
+            "bool" => 16,
+            "int2" | "int4" | "int8" => 20,
+            "float4" | "float8" => 700,
+            "numeric" => 1700,
+            "date" => 1082,
+            "timestamp" => 1114,
+            "timestamptz" => 1184,
+            "json" | "jsonb" => 114,
+            "text" | "varchar" | "bpchar" | "uuid" | "bytea" | "interval" => 25,
+            _ => return None,
+        };
+        let kind = Self::builtin(oid)?;
+        let array = name.starts_with('_');
+        Some(if array { Self::Array { element: Arc::new(kind), delimiter: b',' } } else { kind })
     }
 }
 
@@ -129,11 +155,11 @@ pub const FIRST_USER_OID: u32 = 10_000;
 
 /// `pg_type.oid` of every array whose elements are plain text to `to_json` (`typcategory = 'A'`).
 const BUILTIN_TEXT_ARRAYS: &[u32] = &[
-    143, 210, 270, 271, 272, 273, 629, 651, 719, 775, 791, 1001, 1002, 1003, 1006, 1008, 1009,
-    1010, 1011, 1012, 1013, 1014, 1015, 1017, 1018, 1019, 1027, 1028, 1034, 1040, 1041, 1183, 1187,
-    1263, 1270, 1561, 1563, 2201, 2207, 2208, 2209, 2210, 2211, 2949, 2951, 3221, 3643, 3644, 3645,
-    3735, 3770, 3905, 3907, 3909, 3911, 3913, 3927, 4073, 4090, 4097, 4192, 5039, 6150, 6151, 6152,
-    6153, 6155, 6157,
+    143, 210, 270, 271, 272, 273, 629, 651, 719, 775, 791, 1001, 1002, 1003, 1008, 1009, 1010,
+    1011, 1012, 1014, 1015, 1017, 1018, 1019, 1027, 1028, 1034, 1040, 1041, 1183, 1187, 1263, 1270,
+    1561, 1563, 2201, 2207, 2208, 2209, 2210, 2211, 2949, 2951, 3221, 3643, 3644, 3645, 3735, 3770,
+    3905, 3907, 3909, 3911, 3913, 3927, 4073, 4090, 4097, 4192, 5039, 6150, 6151, 6152, 6153, 6155,
+    6157,
 ];
 
 /// An identifier as PostgreSQL's `quote_ident` writes it, without its list of keywords: what is not

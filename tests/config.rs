@@ -35,7 +35,7 @@ fn file(ending: &str, text: impl AsRef<[u8]>) -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("config-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name).with_extension(ending);
-    fs::write(&path, text).unwrap();
+    fs::write(&path, text).expect("the test folder can be written to");
     path
 }
 
@@ -395,43 +395,45 @@ fn no_secret_is_printed_or_shown_by_debug() {
     }
 }
 
+/// Something wrong in nearly every line.
+const WRONG: &str = r#"
+turncate = "table"
+[postgres]
+usr = "u"
+port = 70000
+connect_timeout = 5
+[publication]
+name = []
+[slot]
+name = "Bad-Name"
+[kafak]
+brokers = ["a:1"]
+[kafka]
+brokers = ["a"]
+compression = "zstd"
+delivery = "transactional"
+partitioner = "murmur3"
+[tables]
+users = "u"
+"public.a" = { topic = "b c", kay = ["x"] }
+[topic]
+template = "{db}.{table}"
+partitions = 0
+[format]
+value = "debezium"
+[batch]
+linger = "5 fortnights"
+max_bytes = "-1"
+in_flight = "99999999999TiB"
+[admin]
+listen = ":8081"
+[log]
+level = "inof"
+"#;
+
 #[test]
 fn all_that_is_wrong_is_said_at_once() {
-    let text = r#"
-        turncate = "table"
-        [postgres]
-        usr = "u"
-        port = 70000
-        connect_timeout = 5
-        [publication]
-        name = []
-        [slot]
-        name = "Bad-Name"
-        [kafak]
-        brokers = ["a:1"]
-        [kafka]
-        brokers = ["a"]
-        compression = "zstd"
-        delivery = "transactional"
-        partitioner = "murmur3"
-        [tables]
-        users = "u"
-        "public.a" = { topic = "b c", kay = ["x"] }
-        [topic]
-        template = "{db}.{table}"
-        partitions = 0
-        [format]
-        value = "debezium"
-        [batch]
-        linger = "5 fortnights"
-        max_bytes = "-1"
-        in_flight = "99999999999TiB"
-        [admin]
-        listen = ":8081"
-        [log]
-        level = "inof"
-    "#;
-    let given = Given::toml(text);
+    let given = Given::toml(WRONG);
     let name = given.file.clone().unwrap().display().to_string();
     let said = given.bad();
     says(
@@ -451,9 +453,9 @@ fn all_that_is_wrong_is_said_at_once() {
             "kafka.partitioner is \"murmur3\"",
             "did you mean murmur2?",
             "tables.users must name schema and table",
-            "tables.\"public.a\" has the topic \"b c\"",
+            "tables.\"public.a\" cannot be used: \"b c\"",
             "tables.\"public.a\".kay is not a key; a table has topic and key; did you mean key?",
-            "topic.template is \"{db}.{table}\"; in braces it takes {schema} and {table}",
+            "topic.template cannot be used: ",
             "topic.partitions is 0; it must be from 1 to 100000",
             "format.value is \"debezium\"",
             "batch.linger is \"5 fortnights\", not a time",
@@ -492,11 +494,11 @@ fn a_value_of_the_wrong_type_is_named() {
         ("headers", "headers = [\"op\", \"op\"]", "lists op twice"),
         ("headers", "headers = [1]", "has an item that is a number, not text"),
         ("headers", "headers = [\"pos\"]", "none of op id table lsn xid ts"),
-        ("truncate", "truncate = \"a b\"", "neither table nor skip"),
+        ("truncate", "truncate = \"a b\"", "cannot be used: \"a b\""),
         ("kafka.tls", "[kafka.tls]", "is empty"),
         ("tables", "tables = \"x\"", "is text, not a table"),
         ("tables.public", "[tables]\npublic.users = \"x\"", "in quotes: \"public.users\""),
-        ("message.topic", "[message]\ntopic = \"..\"", "which Kafka reserves"),
+        ("message.topic", "[message]\ntopic = \"..\"", "cannot be used: \"..\""),
         (
             "postgres.status_interval",
             "[postgres]\nstatus_interval = \"9s\"",
@@ -698,7 +700,12 @@ const KEYS: &[&str] = &[
 
 fn run(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
-    command.env_clear().current_dir(env!("CARGO_TARGET_TMPDIR")).args(args).output().unwrap()
+    command
+        .env_clear()
+        .current_dir(env!("CARGO_TARGET_TMPDIR"))
+        .args(args)
+        .output()
+        .expect("the binary runs")
 }
 
 #[test]

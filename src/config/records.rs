@@ -2,7 +2,7 @@
 //! `[batch]`, `[message]`, `[run]`, `[admin]`, `[log]`.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
 };
 
@@ -11,7 +11,7 @@ use crate::{
     batch,
     encode::{self, Header, KeyFormat, Numeric},
     pipeline::{self, Timestamp},
-    route::{self, Truncate, Unlisted},
+    route::{self, Routes, Truncate, Unlisted},
     telemetry::{self, Format},
 };
 
@@ -55,88 +55,74 @@ pub(super) fn build(s: &mut Settings) -> Records {
 }
 
 fn route(s: &mut Settings) -> route::Options {
-    let mut tables = std::collections::BTreeMap::new();
-    for (name, (table, origin)) in s.tables.clone() {
-        let key = format!("tables.{}", quoted(&name));
-        if let Some(Err(why)) = table.topic.as_deref().map(topic_name) {
-            s.wrong_at(&origin, &key, why);
-        }
-        let columns = table.key.as_deref().unwrap_or_default();
-        let distinct: BTreeSet<_> = columns.iter().collect();
-        if table.key.is_some() && columns.is_empty() {
-            s.wrong_at(
-                &origin,
-                &key,
-                "has an empty list as its key: leave it out for the catalog's",
-            );
-        } else if distinct.len() < columns.len() || columns.iter().any(String::is_empty) {
-            s.wrong_at(&origin, &key, "has a key with a column that is empty or there twice");
-        }
-        tables.insert(name, table);
-    }
+    let tables: BTreeMap<_, _> =
+        s.tables.iter().map(|(name, (table, _))| (name.clone(), table.clone())).collect();
     let default = if tables.is_empty() { "route" } else { "refuse" };
     let unlisted = s.text("topic.unlisted").unwrap_or_else(|| {
         s.computed.insert("topic.unlisted", quoted(default));
         default.to_owned()
     });
-    let message_topic = s.text("message.topic").filter(|topic| !topic.is_empty());
-    if let Some(Err(why)) = message_topic.as_deref().map(topic_name) {
-        s.wrong("message.topic", why);
-    }
-    route::Options {
+    let options = route::Options {
         tables,
-        template: template(s),
+        template: s.word("topic.template"),
         unlisted: match unlisted.as_str() {
             "route" => Unlisted::Route,
             "skip" => Unlisted::Skip,
             _ => Unlisted::Refuse,
         },
-        truncate: truncate(s),
-        message_topic,
+        truncate: match s.word("truncate") {
+            word if word == "table" => Truncate::Table,
+            word if word == "skip" => Truncate::Skip,
+            topic => Truncate::Topic(topic),
+        },
+        message_topic: s.text("message.topic").filter(|topic| !topic.is_empty()),
         message_prefixes: s.list("message.prefixes"),
-    }
+    };
+    check(s, &options);
+    options
 }
 
-fn truncate(s: &mut Settings) -> Truncate {
-    match s.word("truncate") {
-        word if word == "table" => Truncate::Table,
-        word if word == "skip" => Truncate::Skip,
-        topic => {
-            if let Err(why) = topic_name(&topic) {
-                s.wrong("truncate", format!("is neither table nor skip, and as a topic it {why}"));
-            }
-            Truncate::Topic(topic)
+/// `route` refuses the first thing that it cannot use, so it is asked about each by itself.
+fn check(s: &mut Settings, options: &route::Options) {
+    let plain = || route::Options {
+        tables: BTreeMap::new(),
+        template: "x".to_owned(),
+        truncate: Truncate::Table,
+        message_topic: None,
+        ..options.clone()
+    };
+    let why = |part| Routes::new(part).err().map(|error| format!("cannot be used: {error}"));
+    let template = route::Options { template: options.template.clone(), ..plain() };
+    let truncate = route::Options { truncate: options.truncate.clone(), ..plain() };
+    let message = route::Options { message_topic: options.message_topic.clone(), ..plain() };
+    for (key, part) in
+        [("topic.template", template), ("truncate", truncate), ("message.topic", message)]
+    {
+        if let Some(why) = why(part) {
+            s.wrong(key, why);
         }
     }
-}
-
-/// Kafka's rule: `org.apache.kafka.common.internals.Topic`.
-fn topic_name(name: &str) -> Result<(), String> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    match name {
-        "" => Err("has a topic without a name".into()),
-        "." | ".." => Err(format!("has the topic {}, which Kafka reserves", quoted(name))),
-        _ if name.len() > 249 => {
-            Err(format!("has a topic of {} characters; Kafka takes 249", name.len()))
+    let mut sound = true;
+    for (name, (table, origin)) in s.tables.clone() {
+        let key = format!("tables.{}", quoted(&name));
+        let columns = table.key.as_deref().unwrap_or_default();
+        let distinct: BTreeSet<_> = columns.iter().collect();
+        let wrong = if table.key.is_some() && columns.is_empty() {
+            Some("has an empty list as its key: leave it out for the catalog's".into())
+        } else if distinct.len() < columns.len() || columns.iter().any(String::is_empty) {
+            Some("has a key with a column that is empty or there twice".into())
+        } else {
+            why(route::Options { tables: [(name, table)].into(), ..plain() })
+        };
+        if let Some(wrong) = wrong {
+            s.wrong_at(&origin, &key, wrong);
+            sound = false;
         }
-        _ if !name.chars().all(legal) => Err(format!(
-            "has the topic {}; Kafka takes letters, digits, \".\", \"_\" and \"-\"",
-            quoted(name)
-        )),
-        _ => Ok(()),
     }
-}
-
-fn template(s: &mut Settings) -> String {
-    let template = s.word("topic.template");
-    let filled = template.replace("{schema}", "s").replace("{table}", "t");
-    if filled.contains(['{', '}']) {
-        let why = format!("is {}; in braces it takes {{schema}} and {{table}}", quoted(&template));
-        s.wrong("topic.template", why);
-    } else if let Err(why) = topic_name(&filled) {
-        s.wrong("topic.template", why);
+    let all = route::Options { tables: options.tables.clone(), ..plain() };
+    if let (true, Some(why)) = (sound, why(all)) {
+        s.wrong("tables", why);
     }
-    template
 }
 
 fn headers(s: &mut Settings) -> Vec<Header> {
@@ -204,21 +190,18 @@ fn listen(s: &mut Settings) -> Option<SocketAddr> {
 /// `[log]`.
 pub(super) fn log(s: &mut Settings) -> telemetry::Options {
     let level = s.word("log.level");
+    // To the filter's parser a word that is no level is a target, and a slip would log nothing.
     let levels = ["off", "error", "warn", "info", "debug", "trace"];
-    // To the filter's parser a word that is no level is a target, so a slip would log nothing.
-    let filter = || {
-        let parts = || level.split(',').map(str::trim);
-        let known =
-            |part: &str| part.contains('=') || levels.contains(&part.to_lowercase().as_str());
-        parts().all(known) && tracing_subscriber::EnvFilter::builder().parse(&level).is_ok()
-    };
-    if !filter() {
+    let known = |part: &str| part.contains('=') || levels.contains(&part.to_lowercase().as_str());
+    if !level.split(',').map(str::trim).all(known) {
         let why = format!(
             "is {}, not one of {} or a filter such as info,pgsluice::sink=debug",
             quoted(&level),
             levels.join(" ")
         );
         s.wrong("log.level", why);
+    } else if let Err(error) = telemetry::check(&level) {
+        s.wrong("log.level", format!("is {}: {error}", quoted(&level)));
     }
     let format = match s.word("log.format").as_str() {
         "text" => Format::Text,

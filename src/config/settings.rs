@@ -201,8 +201,15 @@ impl Settings {
         self.warnings.push(text);
     }
 
-    /// All problems and all warnings.
-    pub(super) fn finish(self) -> (Vec<Problem>, Vec<String>) {
+    /// All problems, in the order of the keys, and all warnings.
+    pub(super) fn finish(mut self) -> (Vec<Problem>, Vec<String>) {
+        let place = |problem: &Problem| {
+            let key = problem.meant.unwrap_or(&problem.key);
+            let at = KEYS.iter().position(|known| key.starts_with(known.name));
+            // What concerns a whole file comes first, what resembles nothing last.
+            if key.is_empty() { 0 } else { at.map_or(usize::MAX, |at| at + 1) }
+        };
+        self.problems.sort_by_key(place);
         (self.problems, self.warnings)
     }
 

@@ -3,31 +3,31 @@
 //! Host names are resolved again and files read again at every connect, so that a moved server, a
 //! renewed certificate or a rotated password needs no restart.
 
-use std::{
-    io,
-    path::PathBuf,
-    pin::Pin,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{io, path::PathBuf, time::Duration};
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
-
+mod dial;
+mod endpoint;
+mod lowat;
+mod pem;
 mod secret;
+mod stream;
+mod tcp;
+pub mod tls;
+mod verify;
 
+pub use dial::{connect, connect_plain, connect_unix, name};
 pub use secret::{Secret, SecretSource};
+pub use stream::Stream;
+pub use tcp::Tcp;
 
 /// How a TCP connection is made and kept.
 #[derive(Clone, Debug)]
 pub struct TcpOptions {
-    /// Longest wait for one address to answer, TLS included.
+    /// Longest wait for a connection, over all addresses of the name, TLS included.
     pub connect_timeout: Duration,
-    /// Idle time before the first keepalive probe, and between probes.
+    /// Idle time before the first keepalive probe, and between probes; zero: no probes.
     pub keepalive: Duration,
-    /// `TCP_USER_TIMEOUT`: longest wait for sent bytes to be acknowledged.
+    /// `TCP_USER_TIMEOUT`: longest wait for sent bytes to be acknowledged; zero: the system's.
     pub user_timeout: Duration,
 }
 
@@ -65,7 +65,7 @@ pub enum Error {
         /// The resolver's answer.
         source: io::Error,
     },
-    /// Nobody answered.
+    /// Nobody answered, or the connection broke while it was being made.
     #[error("could not connect to {to}")]
     Connect {
         /// Host and port, or path.
@@ -113,72 +113,6 @@ impl Error {
             }
             Self::File { .. } | Self::NoSystemRoots => Disposition::Halt(Exit::Config),
             Self::Tls { .. } => Disposition::Halt(Exit::Permission),
-        }
-    }
-}
-
-/// A connection, plain or with TLS.
-#[derive(Debug)]
-pub enum Stream {
-    /// Plain TCP.
-    Plain(TcpStream),
-}
-
-/// Connects by TCP, and by TLS if asked to. Every address of `host` is tried.
-///
-/// # Errors
-/// No address, no answer, or no trust; see [`Error`].
-pub async fn connect(
-    host: &str,
-    port: u16,
-    tcp: &TcpOptions,
-    tls: Option<&TlsOptions>,
-) -> Result<Stream, Error> {
-    let _ = tls;
-    let to = format!("{host}:{port}");
-    let dial = tokio::time::timeout(tcp.connect_timeout, TcpStream::connect((host, port)));
-    match dial.await {
-        Ok(Ok(stream)) => {
-            stream.set_nodelay(true).map_err(|source| Error::Connect { to, source })?;
-            Ok(Stream::Plain(stream))
-        }
-        Ok(Err(source)) => Err(Error::Connect { to, source }),
-        Err(_) => Err(Error::Timeout { to, after: tcp.connect_timeout }),
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -1,5 +1,14 @@
 //! The only place that knows PostgreSQL: from a socket to changes.
 
+pub mod catalog;
 pub mod connect;
+pub mod copy_data;
+pub mod frame;
+pub mod pgoutput;
+mod reader;
+pub mod relations;
+pub mod session;
 pub mod slot;
+pub mod sqlstate;
 pub mod stream;
+pub mod timeline;

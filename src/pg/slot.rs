@@ -1,4 +1,33 @@
-//! Publication and slot.
+//! Publication and slot: found or made, and every reason why they cannot be used named at once,
+//! with the SQL that mends it.
+//!
+//! [`prepare`] is run at each start and at each reconnect, on an ordinary connection. It assumes a
+//! role with `REPLICATION LOGIN` and no other right, and never asks for `rolreplication`, as managed
+//! services grant replication by a role of theirs.
+//!
+//! **Must stay true.** The publication is made before the slot: PostgreSQL reads a slot only with
+//! publications that are older than its position. What exists is never altered. And a slot that was
+//! there once is not made again by itself, as that would hide a gap: at a reconnect the caller asks
+//! with `create = false`.
+
+mod command;
+mod error;
+mod name;
+mod publication;
+mod state;
+mod young;
+
+use tokio_postgres::Client;
+
+pub use self::{
+    command::{create_temporary, start_replication},
+    error::Error,
+    publication::{Published, prepare as prepare_publication},
+    state::{Health, health},
+    young::{Report, publication_too_young},
+};
+use super::catalog::{self, Server};
+use crate::lsn::Lsn;
 
 /// What is streamed.
 #[derive(Clone, Debug)]
@@ -36,3 +65,142 @@ pub struct SlotOptions {
     /// How it is made.
     pub failover: Failover,
 }
+
+/// A table by its name.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Table {
+    /// Schema, as it is, not quoted.
+    pub namespace: String,
+    /// Table, as it is, not quoted.
+    pub name: String,
+}
+
+impl Table {
+    /// `schema.table`, as `[tables]` has it.
+    #[must_use]
+    pub fn qualified(&self) -> String {
+        format!("{}.{}", self.namespace, self.name)
+    }
+
+    /// As SQL takes it, even if a part is a keyword.
+    #[must_use]
+    pub fn sql(&self) -> String {
+        let namespace = match self.namespace.as_str() {
+            // The schema of nearly everybody reads better without quotes.
+            "public" => "public".to_owned(),
+            other => command::quoted(other),
+        };
+        format!("{namespace}.{}", command::quoted(&self.name))
+    }
+}
+
+/// All is in place: the stream can be started.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// The server.
+    pub server: Server,
+    /// Below it nothing is sent again.
+    pub confirmed_flush: Lsn,
+    /// From here on the server reads its WAL.
+    pub restart_lsn: Lsn,
+    /// The publications and their tables.
+    pub published: Published,
+    /// Whether the slot was made just now.
+    pub slot_created: bool,
+    /// What a person should know, with the SQL that mends it; those of `published` are among them.
+    pub warnings: Vec<String>,
+}
+
+/// Checks the server, the publications and the slot, and makes what is missing where the options
+/// say so. `mapped` are the tables (`schema.table`, not quoted) that the configuration names.
+///
+/// A slot's creation may wait for any time. Who gives up has to end the connection, by aborting the
+/// task that drives it: dropping this future and the client leaves PostgreSQL at work.
+pub async fn prepare(
+    client: &Client,
+    publications: &PublicationOptions,
+    options: &SlotOptions,
+    mapped: &[String],
+) -> Result<Ready, Error> {
+    name::check_slot(&options.name)?;
+    let (server, mut warnings) = check_server(client).await?;
+    let found = state::find(client, &options.name).await?;
+    if let Some(slot) = &found {
+        slot.check(&options.name, &server)?;
+    }
+    let exists = found.is_some();
+    let mut published = prepare_publication(client, &server, publications, mapped, exists).await?;
+    let slot = match found {
+        Some(slot) => slot,
+        None => make(client, &server, options).await?,
+    };
+    warnings.append(&mut published.warnings);
+    warnings.extend(slot.warnings(options));
+    Ok(Ready {
+        server,
+        confirmed_flush: slot.health.confirmed_flush.unwrap_or_default(),
+        restart_lsn: slot.health.restart_lsn.unwrap_or_default(),
+        published,
+        slot_created: !exists,
+        warnings,
+    })
+}
+
+async fn make(
+    client: &Client,
+    server: &Server,
+    options: &SlotOptions,
+) -> Result<state::Slot, Error> {
+    let name = options.name.clone();
+    let missing = || Error::SlotMissing { name: name.clone(), sql: state::create_sql(&name) };
+    if !options.create {
+        return Err(missing());
+    }
+    state::create(client, server, options).await?;
+    // Dropped in the same moment: whoever did it will know.
+    let slot = state::find(client, &name).await?.ok_or_else(missing)?;
+    slot.check(&name, server)?;
+    Ok(slot)
+}
+
+/// Whether the slot could be read now: one cheap query, for an instance that waits for its turn.
+pub async fn available(client: &Client, server: &Server, name: &str) -> Result<(), Error> {
+    match state::find(client, name).await? {
+        Some(slot) => slot.check(name, server),
+        None => Err(Error::SlotMissing { name: name.to_owned(), sql: state::create_sql(name) }),
+    }
+}
+
+/// What every stream needs of the server, that of `tail` too, with what is worth a warning.
+pub async fn check_server(client: &Client) -> Result<(Server, Vec<String>), Error> {
+    // Reading a publication's tables locks them for a moment, and a table that is being rewritten
+    // would hold us up for as long, in silence.
+    client
+        .batch_execute("SET lock_timeout = '10s'")
+        .await
+        .map_err(catalog::Error::asking("a lock_timeout"))?;
+    let server = Server::read(client).await?;
+    if server.major() < OLDEST {
+        return Err(Error::TooOld { version_num: server.version_num });
+    }
+    if server.wal_level != "logical" {
+        let (found, standby) = (server.wal_level, server.in_recovery);
+        return Err(Error::WalLevel { found, standby });
+    }
+    if server.in_recovery && server.major() < STANDBYS_DECODE {
+        return Err(Error::Standby { major: server.major() });
+    }
+    let mut warnings = Vec::new();
+    if server.major() > NEWEST {
+        warnings.push(format!(
+            "PostgreSQL {} is newer than {NEWEST}, the newest that this version was tested with",
+            server.major(),
+        ));
+    }
+    Ok((server, warnings))
+}
+
+/// pgoutput's messages, `options` of a walsender and `client_connection_check_interval`.
+const OLDEST: u32 = 14;
+const STANDBYS_DECODE: u32 = 16;
+const NEWEST: u32 = 18;

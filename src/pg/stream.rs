@@ -1,6 +1,43 @@
-//! The replication stream.
+//! The replication stream: frames in, status updates out, on one socket and in one task.
+//!
+//! The walsender is told how far we are on our own timer, whatever else happens: while Kafka
+//! stalls, while rows pour in, and also when the server never asks. Every update asks for a reply,
+//! so that a dead peer is noticed; silence counts only while we read.
+//!
+//! **Invariants.** [`ReplicationStream::confirm`] takes a [`Confirmed`] and nothing else, never
+//! goes back, and never goes beyond what this very connection received: the server accepts a
+//! position beyond its own end without a word, and then skips rows. [`ReplicationStream::turn`] is
+//! cancel-safe: what was read stays in the frame buffer, what was half sent in the outbox.
+//!
+//! Source: <https://www.postgresql.org/docs/current/protocol-replication.html>
 
-use std::time::Duration;
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, Sleep},
+};
+
+use super::{
+    connect::ServerError,
+    copy_data::{self, CopyData, Keepalive, StandbyStatus, XLogData},
+    frame::{BadLength, Frame, FrameBuf},
+    pgoutput::DecodeError,
+    slot,
+    sqlstate::{self, During},
+};
+use crate::{
+    lsn::Lsn,
+    net,
+    progress::Confirmed,
+    retry::{Disposition, Exit},
+};
 
 /// Limits of the stream.
 #[derive(Clone, Debug)]
@@ -11,4 +48,499 @@ pub struct Options {
     pub low_watermark: usize,
     /// Longest time between two standby status updates.
     pub status_interval: Duration,
+}
+
+/// Confirmations wait this long for company, so that a busy stream does not write one a batch.
+const CONFIRM_DELAY: Duration = Duration::from_millis(200);
+
+/// Why the stream is over.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The socket broke.
+    #[error("the replication connection broke")]
+    Io(#[from] io::Error),
+    /// PostgreSQL ended the stream: it stops, or somebody terminated the walsender.
+    #[error("PostgreSQL ended the replication stream")]
+    Ended,
+    /// Nothing came although it was asked for.
+    #[error("PostgreSQL said nothing for {}s, not even when asked", .after.as_secs())]
+    Silent {
+        /// The limit.
+        after: Duration,
+    },
+    /// An error message.
+    #[error("PostgreSQL ended it near {near}: {error}{}", cure(.error))]
+    Server {
+        /// The last position that was received.
+        near: Lsn,
+        /// What it said.
+        error: Box<ServerError>,
+    },
+    /// An error, or on 18 a mere warning, after which rows would be missing.
+    #[error(transparent)]
+    Slot(#[from] slot::Error),
+    /// Not the protocol.
+    #[error("the replication stream is broken")]
+    Length(#[from] BadLength),
+    /// A message that we cannot read: nothing after it can be confirmed.
+    #[error("a message of the replication stream near {near} cannot be understood")]
+    Decode {
+        /// The last position that was received.
+        near: Lsn,
+        /// What is wrong with it.
+        source: DecodeError,
+    },
+}
+
+impl Error {
+    /// No `_` arm: a new variant does not compile until someone has judged it.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Io(_) | Self::Ended | Self::Silent { .. } | Self::Length(_) => Disposition::Retry,
+            Self::Server { error, .. } => sqlstate::disposition(&error.sqlstate, During::Streaming),
+            Self::Slot(error) => error.disposition(),
+            Self::Decode { .. } => Disposition::Halt(Exit::Data),
+        }
+    }
+}
+
+/// What helps against an error that comes back at every attempt.
+fn cure(error: &ServerError) -> &'static str {
+    match sqlstate::disposition(&error.sqlstate, During::Streaming) {
+        Disposition::Halt(Exit::Data) => {
+            "; it comes back at every attempt, as the WAL does not change. To go on without what \
+             cannot be decoded: take the table out of the publication, or move the slot past it \
+             with pg_replication_slot_advance(); both lose rows"
+        }
+        Disposition::Halt(_) | Disposition::Retry => "",
+    }
+}
+
+/// How a stream is begun.
+#[derive(Clone, Copy, Debug)]
+pub struct Start<'a> {
+    /// Limits.
+    pub options: &'a Options,
+    /// Longest message, in bytes.
+    pub max_message: u32,
+    /// Longest silence while we read.
+    pub silence: Duration,
+}
+
+/// What came.
+#[derive(Clone, Copy, Debug)]
+pub enum Incoming<'a> {
+    /// A message of the output plugin.
+    Data(XLogData<'a>),
+    /// Sign of life. If it wants a reply, the next [`ReplicationStream::turn`] sends it.
+    Keepalive(Keepalive),
+}
+
+/// A started stream.
+#[derive(Debug)]
+pub struct ReplicationStream<S = net::Stream> {
+    socket: S,
+    publications: Box<[String]>,
+    inbox: FrameBuf,
+    outbox: Vec<u8>,
+    /// Of `outbox`.
+    sent: usize,
+    unflushed: bool,
+    timer: Pin<Box<Sleep>>,
+    interval: Duration,
+    /// Longest silence while we read.
+    silence: Duration,
+    /// When bytes last came, or reading was taken up again.
+    heard: Instant,
+    reading: bool,
+    last_status: Instant,
+    status_now: bool,
+    received: Lsn,
+    confirmed: Lsn,
+    told: Lsn,
+    bytes: u64,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
+    /// Takes over a socket on which `START_REPLICATION` was answered; `received` was read from it
+    /// already.
+    #[must_use]
+    pub fn new(socket: S, received: &[u8], publications: &[String], start: Start<'_>) -> Self {
+        let Start { options, max_message, silence } = start;
+        let now = Instant::now();
+        Self {
+            socket,
+            publications: publications.into(),
+            inbox: FrameBuf::new(received, options.read_buffer, max_message),
+            outbox: Vec::new(),
+            sent: 0,
+            unflushed: false,
+            timer: Box::pin(tokio::time::sleep_until(now)),
+            interval: options.status_interval,
+            silence,
+            heard: now,
+            reading: true,
+            last_status: now,
+            status_now: true,
+            received: Lsn::ZERO,
+            confirmed: Lsn::ZERO,
+            told: Lsn::ZERO,
+            bytes: 0,
+        }
+    }
+
+    /// Waits until a message is here, and meanwhile tells the server how far we are. Without `read`
+    /// the socket is left alone, so that the server waits for us, and this never returns but by an
+    /// error. Cancel-safe.
+    ///
+    /// # Errors
+    /// The stream is over.
+    pub async fn turn(&mut self, read: bool) -> Result<(), Error> {
+        poll_fn(|cx| self.poll_turn(cx, read)).await
+    }
+
+    /// The next message that is here already.
+    ///
+    /// # Errors
+    /// The server sent an error, or what we cannot read.
+    #[inline]
+    pub fn take(&mut self) -> Result<Option<Incoming<'_>>, Error> {
+        while let Some(tag) = self.inbox.tag()? {
+            if tag == b'd' {
+                return self.take_copy_data();
+            }
+            if let Some(frame) = self.inbox.take()? {
+                aside(frame, self.received, &self.publications)?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Everything below is stored. Told to the server within a second.
+    pub fn confirm(&mut self, confirmed: Confirmed) {
+        self.confirmed = self.confirmed.max(confirmed.lsn().min(self.received));
+    }
+
+    /// The highest position that came.
+    #[must_use]
+    pub const fn received(&self) -> Lsn {
+        self.received
+    }
+
+    /// The position that the server was last told.
+    #[must_use]
+    pub const fn told(&self) -> Lsn {
+        self.told
+    }
+
+    /// Bytes read since the last call.
+    pub const fn read_bytes(&mut self) -> u64 {
+        std::mem::replace(&mut self.bytes, 0)
+    }
+
+    /// Ends the stream so that the server surely knows what is confirmed: the last status with a
+    /// reply asked for, everything discarded until that reply (a socket closed with unread data is
+    /// reset, and the status with it), CopyDone, and again everything until the server's own.
+    ///
+    /// # Errors
+    /// The connection broke before the reply: the server may not know.
+    pub async fn finish(&mut self) -> Result<(), Error> {
+        self.queue_status(true);
+        poll_fn(|cx| self.poll_send(cx)).await?;
+        while !matches!(self.discard().await?, Discarded::Keepalive) {}
+        self.outbox.extend_from_slice(b"c\0\0\0\x04");
+        poll_fn(|cx| self.poll_send(cx)).await?;
+        // The confirmation is in: whatever goes wrong from here on costs nothing.
+        while matches!(self.discard().await, Ok(Discarded::Data | Discarded::Keepalive)) {}
+        Ok(())
+    }
+
+    fn take_copy_data(&mut self) -> Result<Option<Incoming<'_>>, Error> {
+        let Some(frame) = self.inbox.take()? else { return Ok(None) };
+        let near = self.received;
+        match copy_data::decode(frame.body).map_err(|source| Error::Decode { near, source })? {
+            CopyData::XLogData(wal) => {
+                self.received = near.max(wal.start).max(wal.end);
+                Ok(Some(Incoming::Data(wal)))
+            }
+            CopyData::Keepalive(keepalive) => {
+                self.received = near.max(keepalive.end);
+                self.status_now |= keepalive.reply;
+                Ok(Some(Incoming::Keepalive(keepalive)))
+            }
+        }
+    }
+
+    fn poll_turn(&mut self, cx: &mut Context<'_>, read: bool) -> Poll<Result<(), Error>> {
+        loop {
+            let now = Instant::now();
+            if read && !self.reading {
+                self.heard = now;
+            }
+            self.reading = read;
+            if self.status_now || now >= self.status_due() {
+                self.queue_status(true);
+            }
+            if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+                return Poll::Ready(Err(error.into()));
+            }
+            if read {
+                if self.inbox.has_frame()? {
+                    return Poll::Ready(Ok(()));
+                }
+                match self.inbox.poll_fill(cx, &mut self.socket) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Err(Error::Ended)),
+                    Poll::Ready(Ok(count)) => {
+                        self.bytes += count as u64;
+                        self.heard = now;
+                        continue;
+                    }
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                    Poll::Pending if now >= self.heard + self.silence => {
+                        return Poll::Ready(Err(Error::Silent { after: self.silence }));
+                    }
+                    Poll::Pending => {}
+                }
+            }
+            let mut wake = self.status_due();
+            if read {
+                wake = wake.min(self.heard + self.silence);
+            }
+            if self.timer.deadline() != wake {
+                self.timer.as_mut().reset(wake);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+        }
+    }
+
+    /// When the next status goes out by itself.
+    fn status_due(&self) -> Instant {
+        let fresh = self.confirmed > self.told;
+        self.last_status + if fresh { CONFIRM_DELAY.min(self.interval) } else { self.interval }
+    }
+
+    fn queue_status(&mut self, reply: bool) {
+        self.status_now = false;
+        self.last_status = Instant::now();
+        if self.sent < self.outbox.len() {
+            return; // The server takes nothing in: more of the same would only pile up.
+        }
+        let clock = clock();
+        let status =
+            StandbyStatus { written: self.received, flushed: self.confirmed, clock, reply };
+        status.write(&mut self.outbox);
+        self.told = self.confirmed;
+    }
+
+    /// Sends what is queued; ready when all of it is out.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self.outbox.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            let count = ready!(Pin::new(&mut self.socket).poll_write(cx, rest))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.sent += count;
+            self.unflushed = true;
+        }
+        self.outbox.clear();
+        self.sent = 0;
+        if self.unflushed {
+            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads one message and drops it.
+    async fn discard(&mut self) -> Result<Discarded, Error> {
+        loop {
+            if let Some(frame) = self.inbox.take()? {
+                return Ok(match (frame.tag, frame.body.first()) {
+                    (b'd', Some(b'k')) => Discarded::Keepalive,
+                    (b'd', _) => Discarded::Data,
+                    (b'c' | b'C' | b'Z', _) => Discarded::End,
+                    _ => {
+                        aside(frame, self.received, &self.publications)?;
+                        Discarded::Data
+                    }
+                });
+            }
+            if self.inbox.fill(&mut self.socket).await? == 0 {
+                return Err(Error::Ended);
+            }
+        }
+    }
+}
+
+enum Discarded {
+    Keepalive,
+    Data,
+    End,
+}
+
+/// What may come between the data.
+fn aside(frame: Frame<'_>, near: Lsn, publications: &[String]) -> Result<(), Error> {
+    match frame.tag {
+        b'E' | b'N' => {
+            let error = ServerError::parse(frame.body);
+            let report = slot::Report {
+                code: &error.sqlstate,
+                message: &error.message,
+                routine: error.routine.as_deref(),
+            };
+            if let Some(young) = slot::publication_too_young(&report, publications) {
+                return Err(young.into());
+            }
+            if frame.tag == b'E' {
+                return Err(Error::Server { near, error: Box::new(error) });
+            }
+            tracing::warn!(sqlstate = error.sqlstate, "PostgreSQL: {}", error.message);
+            Ok(())
+        }
+        b'S' => Ok(()), // ParameterStatus
+        b'c' | b'C' => Err(Error::Ended),
+        tag => {
+            let source = DecodeError::UnknownTag { what: "backend message", tag };
+            Err(Error::Decode { near, source })
+        }
+    }
+}
+
+/// Seconds from 1970 to 2000: PostgreSQL's epoch.
+const EPOCH: u64 = 946_684_800;
+
+/// Our clock as PostgreSQL counts, in microseconds since 2000-01-01.
+fn clock() -> i64 {
+    let epoch = UNIX_EPOCH + Duration::from_secs(EPOCH);
+    let since = SystemTime::now().duration_since(epoch).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+    use crate::progress::Ledger;
+
+    const OPTIONS: Options =
+        Options { read_buffer: 1024, low_watermark: 0, status_interval: Duration::from_secs(5) };
+
+    fn stream() -> (DuplexStream, ReplicationStream<DuplexStream>) {
+        let (server, client) = tokio::io::duplex(1 << 16);
+        let start =
+            Start { options: &OPTIONS, max_message: 1 << 20, silence: Duration::from_secs(15) };
+        (server, ReplicationStream::new(client, &[], &["p".to_owned()], start))
+    }
+
+    fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(body.len() + 4).expect("small");
+        [&[tag], length.to_be_bytes().as_slice(), body].concat()
+    }
+
+    fn keepalive(end: u64, reply: bool) -> Vec<u8> {
+        let body = [b"k".as_slice(), &end.to_be_bytes(), &[0; 8], &[u8::from(reply)]].concat();
+        message(b'd', &body)
+    }
+
+    /// Flushed LSN and whether a reply is wanted, of the next status update.
+    async fn status(server: &mut DuplexStream) -> (u64, bool) {
+        let mut bytes = [0; 39];
+        server.read_exact(&mut bytes).await.expect("a status");
+        assert_eq!((bytes[0], bytes[5]), (b'd', b'r'));
+        let flushed = u64::from_be_bytes(bytes[14..22].try_into().expect("eight"));
+        (flushed, bytes[38] == 1)
+    }
+
+    fn confirmed(at: u64) -> Confirmed {
+        Ledger::new(Lsn::new(at)).confirmed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tells_the_server_on_its_own_timer_also_while_nothing_is_read() {
+        let (mut server, mut stream) = stream();
+        let begun = Instant::now();
+        tokio::select! {
+            ended = stream.turn(false) => panic!("{ended:?}"),
+            () = async { for _ in 0..4 { assert!(status(&mut server).await.1) } } => {}
+        }
+        assert_eq!(begun.elapsed(), Duration::from_secs(15)); // at 0, 5, 10 and 15
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_ends_the_stream_but_only_while_it_reads() {
+        let (_server, mut stream) = stream();
+        let hour = Duration::from_secs(3600);
+        assert!(tokio::time::timeout(hour, stream.turn(false)).await.is_err());
+        let begun = Instant::now();
+        assert!(matches!(stream.turn(true).await, Err(Error::Silent { .. })));
+        assert_eq!(begun.elapsed(), Duration::from_secs(15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn never_confirms_what_this_connection_did_not_receive_nor_goes_back() {
+        let (mut server, mut stream) = stream();
+        server.write_all(&keepalive(100, false)).await.expect("open");
+        stream.turn(true).await.expect("a keepalive");
+        assert!(matches!(stream.take(), Ok(Some(Incoming::Keepalive(_)))));
+        assert_eq!(status(&mut server).await.0, 0);
+        stream.confirm(confirmed(1 << 40));
+        stream.confirm(confirmed(50));
+        tokio::select! {
+            ended = stream.turn(true) => panic!("{ended:?}"),
+            (flushed, _) = status(&mut server) => assert_eq!(flushed, 100),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn answers_at_once_when_asked_and_confirms_within_a_second() {
+        let (mut server, mut stream) = stream();
+        server.write_all(&keepalive(7, true)).await.expect("open");
+        stream.turn(true).await.expect("a keepalive");
+        status(&mut server).await;
+        assert!(matches!(stream.take(), Ok(Some(Incoming::Keepalive(_)))));
+        let begun = Instant::now();
+        tokio::select! {
+            ended = stream.turn(true) => panic!("{ended:?}"),
+            _ = status(&mut server) => assert_eq!(begun.elapsed(), Duration::ZERO),
+        }
+        stream.confirm(confirmed(7));
+        tokio::select! {
+            ended = stream.turn(true) => panic!("{ended:?}"),
+            (flushed, _) = status(&mut server) => assert_eq!(flushed, 7),
+        }
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ends_only_after_the_server_answered_the_last_status() {
+        let (mut server, mut stream) = stream();
+        server.write_all(&keepalive(9, false)).await.expect("open");
+        stream.turn(true).await.expect("a keepalive");
+        assert!(matches!(stream.take(), Ok(Some(Incoming::Keepalive(_)))));
+        stream.confirm(confirmed(9));
+        let wal = message(b'd', &[b"w".as_slice(), &[0; 24], b"whatever"].concat());
+        let server = async move {
+            assert_eq!(status(&mut server).await.0, 0);
+            assert_eq!(status(&mut server).await, (9, true));
+            server.write_all(&wal).await.expect("open");
+            server.write_all(&keepalive(9, false)).await.expect("open");
+            let mut done = [0; 5];
+            server.read_exact(&mut done).await.expect("CopyDone");
+            assert_eq!(&done, b"c\0\0\0\x04");
+            server.write_all(&message(b'c', b"")).await.expect("open");
+        };
+        let (ended, ()) = tokio::join!(stream.finish(), server);
+        ended.expect("answered");
+    }
+
+    #[tokio::test]
+    async fn a_warning_that_hides_rows_is_an_error() {
+        let (mut server, mut stream) = stream();
+        let skipped = b"SWARNING\0C55000\0Mskipped loading publication \"p\"\0\0";
+        server.write_all(&message(b'N', skipped)).await.expect("open");
+        stream.turn(true).await.expect("a notice");
+        assert!(matches!(stream.take(), Err(Error::Slot(slot::Error::PublicationTooYoung { .. }))));
+    }
 }

@@ -4,6 +4,21 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::net::{SecretSource, TcpOptions, TlsOptions};
 
+pub mod broker;
+pub mod codes;
+mod error;
+mod line;
+pub mod metadata;
+pub mod producer;
+mod sasl;
+mod scram;
+pub mod topics;
+#[doc(hidden)]
+pub mod wire;
+
+pub use error::{Error, Refusal};
+pub use producer::Producer;
+
 /// How to log in.
 #[derive(Clone, Debug)]
 pub struct Sasl {

@@ -1,0 +1,185 @@
+//! Why there is no connection to PostgreSQL, or no longer one.
+
+use std::{fmt, io};
+
+use super::{Host, ServerError, TargetSession};
+use crate::{
+    net,
+    pg::sqlstate::{self, During},
+    retry::{Disposition, Exit},
+};
+
+/// Why a server cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Not reached, not trusted, or a file for it cannot be read.
+    #[error(transparent)]
+    Net(#[from] net::Error),
+    /// Reached, and lost.
+    #[error("the connection to PostgreSQL at {to} broke")]
+    Broken {
+        /// Server.
+        to: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The server's own words.
+    #[error("PostgreSQL at {to}: {error}")]
+    Server {
+        /// Server.
+        to: String,
+        /// What was being done.
+        during: During,
+        /// Its words.
+        error: Box<ServerError>,
+    },
+    /// It speaks another language, or is broken.
+    #[error("{to} does not speak PostgreSQL's protocol: {what}")]
+    Protocol {
+        /// Server.
+        to: String,
+        /// What was wrong.
+        what: String,
+    },
+    /// TLS was asked for, and there is none.
+    #[error("PostgreSQL at {to} does not offer TLS (its ssl is off)")]
+    NoTls {
+        /// Server.
+        to: String,
+    },
+    /// It asks for a login that we do not have or are not allowed.
+    #[error("PostgreSQL at {to} asks for a login by {method}, which {why}")]
+    Method {
+        /// Server.
+        to: String,
+        /// Method of its `pg_hba.conf`.
+        method: &'static str,
+        /// Why not.
+        why: &'static str,
+    },
+    /// It asks for a password, and none is known.
+    #[error("PostgreSQL at {to} asks for the password of {user:?}, and none is configured")]
+    NoPassword {
+        /// Server.
+        to: String,
+        /// Role.
+        user: String,
+    },
+    /// It did not prove that it knows the password.
+    #[error("PostgreSQL at {to} did not prove itself by SCRAM")]
+    Scram {
+        /// Server.
+        to: String,
+        /// What was wrong.
+        source: io::Error,
+    },
+    /// `channel_binding = require` cannot be kept.
+    #[error("channel binding is required, but {why} at {to}")]
+    Binding {
+        /// Server.
+        to: String,
+        /// What is in the way.
+        why: &'static str,
+    },
+    /// A configured value cannot be sent.
+    #[error("{what} cannot be used: {why}")]
+    Setting {
+        /// Which.
+        what: &'static str,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Something between us and PostgreSQL does not pass startup options on, or the role's wins.
+    #[error(
+        "PostgreSQL at {to} has {name} = {value:?} in spite of the startup options (a pooler?)"
+    )]
+    Unpinned {
+        /// Server.
+        to: String,
+        /// Setting.
+        name: &'static str,
+        /// As the server reports it.
+        value: String,
+    },
+    /// It is up, but not what is wanted.
+    #[error("PostgreSQL at {to} is not {wanted}")]
+    Role {
+        /// Server.
+        to: String,
+        /// `target_session_attrs`.
+        wanted: TargetSession,
+    },
+    /// None of several would do.
+    #[error("no PostgreSQL server will do: {}", Attempts(.0))]
+    Hosts(
+        /// Each, and why not.
+        Vec<(Host, Self)>,
+    ),
+}
+
+impl Error {
+    /// No `_` arm: a new variant does not compile until someone has judged it.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Net(error) => error.disposition(),
+            Self::Server { during, error, .. } => sqlstate::disposition(&error.sqlstate, *during),
+            Self::Broken { .. } | Self::Role { .. } | Self::Hosts(_) => Disposition::Retry,
+            Self::Protocol { .. } | Self::NoTls { .. } | Self::Unpinned { .. } => {
+                Disposition::Halt(Exit::Unavailable)
+            }
+            Self::Method { .. }
+            | Self::NoPassword { .. }
+            | Self::Scram { .. }
+            | Self::Binding { .. } => Disposition::Halt(Exit::Permission),
+            Self::Setting { .. } => Disposition::Halt(Exit::Config),
+        }
+    }
+
+    /// The server's own words, if that is what it is.
+    #[must_use]
+    pub fn server(&self) -> Option<&ServerError> {
+        match self {
+            Self::Server { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+
+    /// An error of an established connection.
+    pub(in crate::pg) fn io(to: &str, source: io::Error) -> Self {
+        match net::tls::judge(to.to_owned(), source) {
+            net::Error::Connect { to, source } => Self::Broken { to, source },
+            refused => Self::Net(refused),
+        }
+    }
+
+    /// An error of tokio-postgres, whose own text has no place and no SQLSTATE.
+    #[must_use]
+    pub fn sql(to: &Host, error: tokio_postgres::Error) -> Self {
+        let to = to.to_string();
+        match error.as_db_error() {
+            Some(error) => {
+                Self::Server { to, during: During::Sql, error: Box::new(ServerError::from(error)) }
+            }
+            None => Self::Broken { to, source: io::Error::other(error) },
+        }
+    }
+}
+
+struct Attempts<'a>(&'a [(Host, Error)]);
+
+impl fmt::Display for Attempts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, (_, error)) in self.0.iter().enumerate() {
+            write!(f, "{}{error}", if at == 0 { "" } else { "; " })?;
+            // `main` follows one chain of causes, and these are several.
+            let mut cause = std::error::Error::source(error);
+            while let Some(error) = cause {
+                write!(f, ": {error}")?;
+                cause = error.source();
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,194 @@
+//! From the options to a started stream: log in, check, start, in this order.
+//!
+//! Two connections: one for replication, which becomes the stream, and one for ordinary SQL on the
+//! same server, as a walsender that streams answers nothing else.
+
+use super::{
+    catalog::{self, RelationFacts},
+    connect::{self, Connection, Host, Kind, Sql},
+    relations::Questions,
+    slot::{self, PublicationOptions, Ready, SlotOptions},
+    stream::{self, ReplicationStream},
+    timeline::{self, Timelines},
+};
+use crate::{
+    lsn::Lsn,
+    retry::{Disposition, Exit},
+};
+
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection, or no login.
+    #[error(transparent)]
+    Connect(#[from] connect::Error),
+    /// Publication or slot.
+    #[error(transparent)]
+    Slot(#[from] slot::Error),
+    /// A question to the catalog.
+    #[error(transparent)]
+    Catalog(#[from] catalog::Error),
+    /// The timeline's history.
+    #[error(transparent)]
+    Timeline(#[from] timeline::Error),
+    /// `IDENTIFY_SYSTEM` without an answer that we can use.
+    #[error("PostgreSQL did not say who it is: {what}")]
+    Identity {
+        /// What is missing.
+        what: &'static str,
+    },
+}
+
+impl Error {
+    /// No `_` arm: a new variant does not compile until someone has judged it.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Connect(error) => error.disposition(),
+            Self::Slot(error) => error.disposition(),
+            Self::Catalog(error) => error.disposition(),
+            Self::Timeline(error) => error.disposition(),
+            Self::Identity { .. } => Disposition::Halt(Exit::Unavailable),
+        }
+    }
+}
+
+/// Logged in and checked; nothing streams yet.
+pub struct Session {
+    replication: Connection,
+    catalog: Catalog,
+    /// What was found.
+    pub ready: Ready,
+    /// The history of the server's timeline.
+    pub timelines: Timelines,
+}
+
+impl Session {
+    /// Logs in twice and checks that everything is in place; `mapped` are the tables of `[tables]`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn open(
+        postgres: &connect::Options,
+        publications: &PublicationOptions,
+        slot: &SlotOptions,
+        mapped: &[String],
+    ) -> Result<Self, Error> {
+        let mut replication = Connection::open(postgres, Kind::Replication).await?;
+        let timelines = timelines(&mut replication).await?;
+        let mut catalog = Catalog::new(postgres, &replication);
+        let client = catalog.client().await?;
+        let ready = slot::prepare(client, publications, slot, mapped).await?;
+        Ok(Self { replication, catalog, ready, timelines })
+    }
+
+    /// The same through a temporary slot that PostgreSQL drops with the connection: for `tail`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn open_temporary(
+        postgres: &connect::Options,
+        publications: &PublicationOptions,
+        slot: &str,
+        waiting: impl FnOnce(),
+    ) -> Result<Self, Error> {
+        let mut replication = Connection::open(postgres, Kind::Replication).await?;
+        let timelines = timelines(&mut replication).await?;
+        let mut catalog = Catalog::new(postgres, &replication);
+        let client = catalog.client().await?;
+        let (server, mut warnings) = slot::check_server(client).await?;
+        let mut published =
+            slot::prepare_publication(client, &server, publications, &[], false).await?;
+        warnings.append(&mut published.warnings);
+        let ready = Ready {
+            server,
+            confirmed_flush: Lsn::ZERO,
+            restart_lsn: Lsn::ZERO,
+            published,
+            slot_created: true,
+            warnings,
+        };
+        waiting();
+        let create = slot::create_temporary(slot, ready.server.version_num);
+        replication.simple_query(&create).await?;
+        Ok(Self { replication, catalog, ready, timelines })
+    }
+
+    /// `START_REPLICATION … 0/0`: the slot decides where.
+    ///
+    /// # Errors
+    /// The server refuses; the slot may be in use by now.
+    pub async fn start(
+        mut self,
+        slot: &str,
+        publications: &[String],
+        start: stream::Start<'_>,
+    ) -> Result<(ReplicationStream, Catalog, Timelines), Error> {
+        let command = slot::start_replication(slot, publications);
+        self.replication.start_copy_both(&command).await?;
+        let (mut socket, received) = self.replication.into_parts();
+        if start.options.low_watermark > 1 {
+            // Only costs CPU if it cannot be set.
+            let _ = socket.set_low_watermark(start.options.low_watermark);
+        }
+        let stream = ReplicationStream::new(socket, &received, publications, start);
+        Ok((stream, self.catalog, self.timelines))
+    }
+}
+
+/// Ordinary SQL on the server that streams. The connection is made anew when it broke.
+#[derive(Debug)]
+pub struct Catalog {
+    options: connect::Options,
+    host: Host,
+    sql: Option<Sql>,
+}
+
+impl Catalog {
+    fn new(options: &connect::Options, beside: &Connection) -> Self {
+        Self { options: options.clone(), host: beside.host().clone(), sql: None }
+    }
+
+    /// What a Relation message leaves open.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn ask(&mut self, questions: &Questions) -> Result<RelationFacts, Error> {
+        if self.sql.is_some() {
+            let client = self.client().await?;
+            match catalog::relation_facts(client, questions.oid, &questions.types).await {
+                Ok(facts) => return Ok(facts),
+                Err(error) if error.disposition() == Disposition::Retry => self.sql = None,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let client = self.client().await?;
+        Ok(catalog::relation_facts(client, questions.oid, &questions.types).await?)
+    }
+
+    async fn client(&mut self) -> Result<&tokio_postgres::Client, Error> {
+        if self.sql.as_ref().is_none_or(|sql| sql.is_closed()) {
+            self.sql = Some(connect::sql(&self.options, &self.host).await?);
+        }
+        match &self.sql {
+            Some(sql) => Ok(sql),
+            None => Err(Error::Identity { what: "no connection" }),
+        }
+    }
+}
+
+/// `IDENTIFY_SYSTEM`, and the history of its timeline.
+async fn timelines(replication: &mut Connection) -> Result<Timelines, Error> {
+    let rows = replication.simple_query("IDENTIFY_SYSTEM").await?;
+    let timeline = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
+    let current: u32 = timeline
+        .and_then(|text| text.parse().ok())
+        .ok_or(Error::Identity { what: "no timeline" })?;
+    if current <= 1 {
+        return Ok(Timelines::single(current)); // Timeline 1 has no history: asking is an error.
+    }
+    let rows = replication.simple_query(&format!("TIMELINE_HISTORY {current}")).await?;
+    let file = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
+    let file = file.ok_or(Error::Identity { what: "no timeline history" })?;
+    Ok(Timelines::parse(current, file.as_bytes())?)
+}

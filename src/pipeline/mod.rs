@@ -1,0 +1,369 @@
+//! The loop: stop, acks, deadlines, frames; then drain. It owns all mutable state of the path.
+//!
+//! One turn of the loop a wake-up, not a row: [`Pipeline::take`] handles every whole frame that is
+//! here already, in one synchronous call from decoding to the batch. When Kafka is slow the limit
+//! of `batch.in_flight` is reached, and the socket to PostgreSQL is simply not read; the walsender
+//! is told all the same that we live, by [`ReplicationStream::turn`].
+//!
+//! **Invariants.** Nothing borrowed from a frame is held across an `.await`. A position is
+//! confirmed only by the ledger.
+
+mod error;
+mod records;
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::FutureExt as _;
+use tokio::{
+    select,
+    time::{Instant, sleep_until, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+
+pub use error::{Error, RowError};
+pub use records::Records;
+
+use crate::{
+    lsn::Lsn,
+    metrics::{self, Stage},
+    pg::{
+        pgoutput,
+        relations::{Event, Questions, Relations},
+        session::Catalog,
+        stream::{Incoming, ReplicationStream},
+    },
+    sink::{Delivery, kafka::Producer},
+};
+
+/// Which time a record carries.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Timestamp {
+    /// Of sending.
+    Sent,
+    /// Of the commit, unless that is more than an hour ago.
+    Commit,
+}
+
+/// How the loop runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Longest wait for acks at shutdown.
+    pub drain: Duration,
+    /// Record timestamps.
+    pub timestamp: Timestamp,
+}
+
+/// The time of one wake-up, for everything that is done in it.
+#[derive(Clone, Copy, Debug)]
+struct Now {
+    instant: std::time::Instant,
+    unix_ms: i64,
+}
+
+impl Now {
+    fn read() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let unix_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+        Self { instant: std::time::Instant::now(), unix_ms }
+    }
+}
+
+/// How far one session is; for `/status` and the metrics.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Read from the walsender.
+    pub received: Lsn,
+    /// Stored, and everything before it.
+    pub stored: Lsn,
+    /// Told to PostgreSQL.
+    pub confirmed: Lsn,
+    /// Age of what was received last and may not be stored; zero if all is stored.
+    pub lag: Duration,
+    /// What Kafka has, if it takes no records now.
+    pub kafka_trouble: Option<String>,
+    /// Whether the drain has begun.
+    pub draining: bool,
+}
+
+/// One session: from `START_REPLICATION` to its end.
+pub struct Pipeline<'a> {
+    /// The socket.
+    pub stream: ReplicationStream,
+    /// What rows mean.
+    pub relations: Relations,
+    /// Ordinary SQL, for what the stream leaves open.
+    pub catalog: Catalog,
+    /// Outlives the session, as its ledger does.
+    pub records: &'a mut Records,
+    /// Outlives the session: what was handed to it is stored in any case.
+    pub producer: &'a mut Producer,
+    /// `batch.in_flight`.
+    pub in_flight: usize,
+    /// `run.drain`.
+    pub drain: Duration,
+    /// Called about once a second, and when the role changes.
+    pub report: &'a mut dyn FnMut(Progress),
+    /// Commit time of the last transaction, µs since 2000.
+    pub last_commit: i64,
+}
+
+/// How often progress is reported.
+const REPORT: Duration = Duration::from_secs(1);
+
+impl Pipeline<'_> {
+    /// Streams until `stop`, and then to the end of the open transaction, until all is stored and
+    /// PostgreSQL knows. `Ok` means that not one row will be repeated.
+    ///
+    /// # Errors
+    /// The session is over; [`Error::disposition`] says whether to begin another.
+    pub async fn run(mut self, stop: &CancellationToken) -> Result<(), Error> {
+        let mut report_at = Instant::now();
+        let mut give_up = None;
+        loop {
+            self.hand_on();
+            if give_up.is_some() && !self.relations.in_transaction() {
+                break;
+            }
+            let room = self.has_room();
+            if self.stream.turn(room).now_or_never().transpose()?.is_none() {
+                // The source is idle: nobody gains by waiting for company.
+                self.flush_if_idle();
+                let due = self.records.batcher.deadline().map(Instant::from_std);
+                select! {
+                    biased;
+                    () = stop.cancelled(), if give_up.is_none() => {
+                        give_up = Some(Instant::now() + self.drain);
+                    }
+                    () = at(give_up) => return Err(self.drain_over()),
+                    delivery = self.producer.delivered() => self.settle(delivery?),
+                    () = at(due) => self.records.batcher.flush_due(std::time::Instant::now()),
+                    () = sleep_until(report_at) => {}
+                    turned = self.stream.turn(room) => turned?,
+                }
+            }
+            if room && let Some(questions) = self.take()? {
+                self.describe(questions, stop, &mut give_up).await?;
+            }
+            while let Some(delivery) = self.producer.delivered().now_or_never() {
+                self.settle(delivery?);
+            }
+            if Instant::now() >= report_at {
+                report_at = Instant::now() + REPORT;
+                self.tell(give_up.is_some());
+            }
+        }
+        self.tell(true);
+        let give_up = give_up.unwrap_or_else(Instant::now);
+        self.finish(give_up).await
+    }
+
+    /// Whether another read may be taken in.
+    fn has_room(&self) -> bool {
+        self.records.batcher.bytes() + self.producer.in_flight() < self.in_flight
+    }
+
+    /// Finished batches go to the sink; open ones too if they alone fill what may be held.
+    fn hand_on(&mut self) {
+        while let Some(batch) = self.records.batcher.closed() {
+            self.producer.submit(batch);
+        }
+        while self.records.batcher.bytes() > self.in_flight / 2 {
+            self.records.batcher.flush_largest();
+            while let Some(batch) = self.records.batcher.closed() {
+                self.producer.submit(batch);
+            }
+        }
+    }
+
+    /// Between transactions, with nothing on its way, there is no reason to let a batch linger.
+    fn flush_if_idle(&mut self) {
+        let waiting = self.records.batcher.bytes() > 0;
+        if waiting && self.producer.in_flight() == 0 && !self.relations.in_transaction() {
+            self.records.batcher.flush_all();
+            self.hand_on();
+        }
+    }
+
+    /// Every frame that is here, from bytes to batches. `Some`: a table is described anew, and the
+    /// catalog must be asked before the next frame.
+    fn take(&mut self) -> Result<Option<Questions>, Error> {
+        let now = Now::read();
+        let room = self.in_flight.saturating_sub(self.producer.in_flight());
+        while self.records.batcher.bytes() < room {
+            let wal = match self.stream.take()? {
+                None => break,
+                Some(Incoming::Data(wal)) => wal,
+                Some(Incoming::Keepalive(keepalive)) => {
+                    if let Some(confirmed) = self.records.ledger.idle(keepalive.end) {
+                        self.stream.confirm(confirmed);
+                    }
+                    continue;
+                }
+            };
+            let message = pgoutput::decode(wal.body)
+                .map_err(|source| Error::Decode { at: wal.start, source })?;
+            match self.relations.apply(message, &wal)? {
+                Event::Change(change) => self.records.change(&change, now)?,
+                Event::Begin(transaction) => {
+                    self.last_commit = transaction.committed_at;
+                    self.records.begin(transaction.commit);
+                }
+                Event::Commit { commit } => {
+                    if let Some(confirmed) = self.records.commit(commit) {
+                        self.stream.confirm(confirmed);
+                    }
+                }
+                Event::Truncate { relations, first, transaction } => {
+                    self.truncate(&relations, first, transaction, now)?;
+                }
+                Event::Message { message, position, transaction } => {
+                    let moved = self.records.message(message, position, &transaction, now)?;
+                    if let Some(confirmed) = moved {
+                        self.stream.confirm(confirmed);
+                    }
+                }
+                Event::Relation(questions) => {
+                    self.records.count();
+                    return Ok(Some(questions));
+                }
+                Event::Nothing => {}
+            }
+        }
+        metrics::received(self.stream.read_bytes());
+        self.records.count();
+        Ok(None)
+    }
+
+    fn truncate(
+        &mut self,
+        relations: &[u32],
+        first: crate::change::Position,
+        transaction: crate::change::Transaction,
+        now: Now,
+    ) -> Result<(), Error> {
+        for (oid, index) in relations.iter().zip(first.index..) {
+            let position = crate::change::Position { index, ..first };
+            match self.relations.get(*oid) {
+                Some(relation) => {
+                    self.records.truncate(relation, position, &transaction, now)?;
+                }
+                None => {
+                    return Err(crate::pg::relations::Error::UnknownRelation { oid: *oid }.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the catalog and Kafka what they know of a table, while the walsender is kept informed.
+    async fn describe(
+        &mut self,
+        questions: Questions,
+        stop: &CancellationToken,
+        give_up: &mut Option<Instant>,
+    ) -> Result<(), Error> {
+        let Self { stream, relations, catalog, records, producer, drain, .. } = self;
+        let mut work = std::pin::pin!(async {
+            if !questions.none() {
+                let facts = catalog.ask(&questions).await?;
+                relations.learn(questions.oid, &facts);
+            }
+            let Some(relation) = relations.get(questions.oid) else { return Ok(()) };
+            if let Some(name) = records.describe(relation) {
+                look_up(records, producer, name).await?;
+            }
+            records.compile(relation);
+            Ok::<(), Error>(())
+        });
+        loop {
+            select! {
+                biased;
+                () = stop.cancelled(), if give_up.is_none() => {
+                    *give_up = Some(Instant::now() + *drain);
+                }
+                done = &mut work => return done,
+                () = at(*give_up) => return Err(Error::Drain { from: stream.told() }),
+                turned = stream.turn(false) => turned?,
+            }
+        }
+    }
+
+    /// Kafka has it.
+    fn settle(&mut self, delivery: Delivery) {
+        if let Some(confirmed) = self.records.settle(delivery) {
+            self.stream.confirm(confirmed);
+        }
+    }
+
+    fn tell(&mut self, draining: bool) {
+        let stored = self.records.ledger.confirmed().lsn();
+        let (received, confirmed) = (self.stream.received(), self.stream.told());
+        metrics::lag_bytes(Stage::Stored, received.since(stored));
+        metrics::lag_bytes(Stage::Confirmed, received.since(confirmed));
+        let held = self.records.batcher.bytes() + self.producer.in_flight();
+        metrics::in_flight(held, self.in_flight);
+        let open = self.records.ledger.open();
+        metrics::open_transactions(open);
+        let lag = if open == 0 { Duration::ZERO } else { since(self.last_commit) };
+        metrics::lag_seconds(lag);
+        let kafka_trouble = self.producer.trouble();
+        (self.report)(Progress { received, stored, confirmed, lag, kafka_trouble, draining });
+    }
+
+    /// Everything that was received is whole: wait until it is stored, and tell PostgreSQL.
+    async fn finish(mut self, give_up: Instant) -> Result<(), Error> {
+        self.records.batcher.flush_all();
+        self.hand_on();
+        while self.records.ledger.open() > 0 {
+            select! {
+                biased;
+                delivery = self.producer.delivered() => self.settle(delivery?),
+                () = sleep_until(give_up) => return Err(self.drain_over()),
+                turned = self.stream.turn(false) => turned?,
+            }
+        }
+        let from = self.stream.told();
+        match timeout_at(give_up, self.stream.finish()).await {
+            Ok(finished) => Ok(finished?),
+            Err(_) => Err(Error::Drain { from }),
+        }
+    }
+
+    fn drain_over(&self) -> Error {
+        Error::Drain { from: self.stream.told() }
+    }
+}
+
+/// Looks a topic up in Kafka, and makes it known.
+///
+/// # Errors
+/// The topic cannot be used.
+pub async fn look_up(
+    records: &mut Records,
+    producer: &mut Producer,
+    name: Arc<str>,
+) -> Result<(), Error> {
+    let topic = producer.topic(&name).await?;
+    records.learn(name, topic.partitions, topic.compacted, topic.max_message_bytes);
+    Ok(())
+}
+
+/// Waits until then; for ever if there is no such time.
+async fn at(when: Option<Instant>) {
+    match when {
+        Some(when) => sleep_until(when).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// From a time of PostgreSQL's until now.
+fn since(committed_at: i64) -> Duration {
+    const EPOCH_US: i64 = 946_684_800_000_000;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
+    let age = now.saturating_sub(committed_at.saturating_add(EPOCH_US));
+    Duration::from_micros(u64::try_from(age).unwrap_or(0))
+}

@@ -1,0 +1,348 @@
+//! What can go wrong between us and Kafka.
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use rskafka::messenger::RequestError;
+
+use super::{
+    codes::{self, Named, Verdict},
+    wire::Malformed,
+};
+use crate::{
+    net,
+    retry::{Disposition, Exit},
+};
+
+/// Why something did not reach Kafka.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No connection.
+    #[error("could not connect to broker {broker}{}", .hint.unwrap_or_default())]
+    Connect {
+        /// Host and port.
+        broker: String,
+        /// What the cause may be, where that is known.
+        hint: Option<&'static str>,
+        /// Why.
+        source: net::Error,
+    },
+    /// The broker said nothing for too long. The connection is closed: its answers would be late.
+    #[error("broker {broker} did not answer {api} within {}", Seconds(*.after))]
+    Timeout {
+        /// Host and port.
+        broker: String,
+        /// Request.
+        api: &'static str,
+        /// The limit.
+        after: Duration,
+    },
+    /// The connection ended.
+    #[error("the connection to broker {broker} ended{}", .hint.unwrap_or_default())]
+    Closed {
+        /// Host and port.
+        broker: String,
+        /// What the cause may be, where that is known.
+        hint: Option<&'static str>,
+        /// The messenger's reason.
+        source: Box<RequestError>,
+    },
+    /// TLS was refused after the handshake, as a missing client certificate is with TLS 1.3.
+    #[error("broker {broker} ended TLS: does it want a client certificate, or another one?")]
+    Tls {
+        /// Host and port.
+        broker: String,
+        /// The alert.
+        source: net::Error,
+    },
+    /// The answer is none.
+    #[error("broker {broker} answered {api} with something that cannot be read")]
+    Malformed {
+        /// Host and port.
+        broker: String,
+        /// Request.
+        api: &'static str,
+        /// What is wrong with it.
+        source: Malformed,
+    },
+    /// The answer leaves out what was asked, or tells of something else.
+    #[error("broker {broker} answered {api} without {what}")]
+    Incomplete {
+        /// Host and port.
+        broker: String,
+        /// Request.
+        api: &'static str,
+        /// What is missing.
+        what: String,
+    },
+    /// It cannot be sent.
+    #[error("{api} cannot be written for broker {broker}")]
+    Unsendable {
+        /// Host and port.
+        broker: String,
+        /// Request.
+        api: &'static str,
+        /// The messenger's reason.
+        source: Box<RequestError>,
+    },
+    /// The broker is too old, or too new.
+    #[error("broker {broker} has no version of {api} that this program speaks")]
+    Version {
+        /// Host and port.
+        broker: String,
+        /// Request.
+        api: &'static str,
+    },
+    /// The password's file cannot be read.
+    #[error("the password for Kafka cannot be read")]
+    Password {
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The listener has no such mechanism.
+    #[error("broker {broker} offers no {wanted}, only {offered}")]
+    Mechanism {
+        /// Host and port.
+        broker: String,
+        /// As configured.
+        wanted: &'static str,
+        /// What it has.
+        offered: String,
+    },
+    /// User or password are wrong.
+    #[error("broker {broker} refused the login of {user} by {mechanism}: {message}")]
+    Login {
+        /// Host and port.
+        broker: String,
+        /// Whose.
+        user: String,
+        /// How.
+        mechanism: &'static str,
+        /// In the broker's words.
+        message: String,
+    },
+    /// The broker does not prove that it knows the password, or breaks off the proof.
+    #[error("broker {broker} does not follow {mechanism}: {why}")]
+    Scram {
+        /// Host and port.
+        broker: String,
+        /// How.
+        mechanism: &'static str,
+        /// What it did.
+        why: &'static str,
+    },
+    /// An error code.
+    #[error("{0}")]
+    Refused(Box<Refusal>),
+    /// There is no such topic.
+    #[error(
+        "topic {topic} does not exist: make it with kafka-topics.sh --bootstrap-server {broker} \
+         --create --topic {topic} --partitions {partitions}, or set topic.create = true"
+    )]
+    TopicMissing {
+        /// Its name.
+        topic: String,
+        /// Host and port.
+        broker: String,
+        /// As many as would be made.
+        partitions: i32,
+    },
+    /// Kafka takes no such name.
+    #[error("\"{}\" cannot be the name of a topic: {why}", .topic.escape_debug())]
+    TopicName {
+        /// As configured.
+        topic: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// A topic was made, but some partition has no leader yet.
+    #[error("topic {topic} has no leader for every partition yet")]
+    TopicNotReady {
+        /// Its name.
+        topic: String,
+    },
+    /// A bug of ours.
+    #[error("the producer's task has ended")]
+    Ended,
+    /// A record does not fit.
+    #[error(
+        "a record makes a batch of {bytes} bytes, over topic {topic}'s max.message.bytes{}: raise \
+         that, or leave the large column out", .limit.map(|n| format!(" of {n}")).unwrap_or_default()
+    )]
+    TooLarge {
+        /// Topic.
+        topic: Arc<str>,
+        /// Partition, if it got one.
+        partition: Option<i32>,
+        /// Its size, in a batch of its own.
+        bytes: usize,
+        /// The topic's limit, where it is known.
+        limit: Option<usize>,
+    },
+}
+
+impl Error {
+    /// No `_` arm: a new variant does not compile until someone has judged it.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Connect { source, .. } => source.disposition(),
+            Self::Timeout { .. }
+            | Self::Closed { .. }
+            | Self::Malformed { .. }
+            | Self::Incomplete { .. }
+            | Self::TopicNotReady { .. } => Disposition::Retry,
+            Self::Unsendable { .. } | Self::Password { .. } | Self::TopicName { .. } => {
+                Disposition::Halt(Exit::Config)
+            }
+            Self::Version { .. } | Self::TopicMissing { .. } => {
+                Disposition::Halt(Exit::Unavailable)
+            }
+            Self::Tls { .. } | Self::Mechanism { .. } | Self::Login { .. } | Self::Scram { .. } => {
+                Disposition::Halt(Exit::Permission)
+            }
+            Self::Refused(refusal) => refusal.verdict().disposition(),
+            Self::TooLarge { .. } => Disposition::Halt(Exit::Data),
+            Self::Ended => Disposition::Halt(Exit::Software),
+        }
+    }
+
+    /// The broker's error code, if it is one.
+    #[must_use]
+    pub fn code(&self) -> Option<i16> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.code),
+            _ => None,
+        }
+    }
+}
+
+/// An error code of a broker, with what it is about.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refusal {
+    /// Host and port.
+    pub broker: String,
+    /// Who was refused, if we logged in by a name.
+    pub user: Option<String>,
+    /// Request.
+    pub api: &'static str,
+    /// Kafka's number.
+    pub code: i16,
+    /// Topic, if it is about one.
+    pub topic: Option<String>,
+    /// Partition, if it is about one.
+    pub partition: Option<i32>,
+    /// In the broker's words.
+    pub message: Option<String>,
+}
+
+impl Refusal {
+    /// What to do about it.
+    #[must_use]
+    pub fn verdict(&self) -> Verdict {
+        if self.api == "Produce" { codes::produce(self.code) } else { codes::request(self.code) }
+    }
+
+    /// The ACL operation that the request needs.
+    fn operation(&self) -> &'static str {
+        match self.api {
+            // A broker before 2.8 asks for this right for every idempotent producer.
+            "Produce" if self.code == codes::CLUSTER_AUTHORIZATION_FAILED => "IdempotentWrite",
+            "Produce" => "Write",
+            "CreateTopics" => "Create",
+            "DescribeConfigs" => "DescribeConfigs",
+            "InitProducerId" => "IdempotentWrite",
+            _ => "Describe",
+        }
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(Box::new(refusal))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "broker {} answered {}", self.broker, self.api)?;
+        if let Some(topic) = &self.topic {
+            write!(f, " for {topic}")?;
+        }
+        if let Some(partition) = self.partition {
+            write!(f, "[{partition}]")?;
+        }
+        write!(f, " with {}", Named(self.code))?;
+        if let Some(message) = self.message.as_deref().filter(|text| !text.is_empty()) {
+            write!(f, ": {}", line(message.trim_end_matches('.')))?;
+        }
+        if let Verdict::Halt(_, advice) = self.verdict() {
+            let topic = self.topic.as_deref().unwrap_or("…");
+            let user = self.user.as_deref().unwrap_or("…");
+            let advice = advice.replace("{operation}", self.operation());
+            let advice = advice.replace("{topic}", topic).replace("{user}", user);
+            write!(f, "; {advice}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A broker's words, which we do not choose, as part of one line.
+pub(super) fn line(text: &str) -> String {
+    text.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+struct Seconds(Duration);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} s", self.0.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(api: &'static str, code: i16) -> Error {
+        let (topic, partition) = (Some("users".to_owned()), Some(3));
+        let (broker, user) = ("kafka:9092".to_owned(), Some("sluice".to_owned()));
+        Refusal { broker, user, api, code, topic, partition, message: None }.into()
+    }
+
+    #[test]
+    fn a_missing_right_is_named_with_the_command_that_grants_it() {
+        let error = refusal("Produce", 29);
+        assert_eq!(
+            error.to_string(),
+            "broker kafka:9092 answered Produce for users[3] with TOPIC_AUTHORIZATION_FAILED (29); \
+             allow it: kafka-acls.sh --add --allow-principal User:sluice --operation Write --topic users"
+        );
+        assert_eq!(error.disposition(), Disposition::Halt(Exit::Permission));
+    }
+
+    #[test]
+    fn an_old_brokers_refusal_of_idempotence_names_the_right_for_it() {
+        let told = refusal("Produce", 31).to_string();
+        assert!(told.ends_with("User:sluice --operation IdempotentWrite --cluster"), "{told}");
+    }
+
+    #[test]
+    fn a_brokers_words_stay_on_one_line() {
+        let words = format!("one\ntwo\x1b[31m{}", "x".repeat(1000));
+        assert!(line(&words).starts_with("one two [31mxxx"));
+        assert_eq!(line(&words).chars().count(), 500);
+    }
+
+    #[test]
+    fn a_code_may_mean_another_thing_to_another_request() {
+        assert_eq!(refusal("Produce", 37).disposition(), Disposition::Retry);
+        assert_eq!(refusal("CreateTopics", 37).disposition(), Disposition::Halt(Exit::Config));
+    }
+
+    #[test]
+    fn a_row_that_does_not_fit_halts_with_65() {
+        let (topic, limit) = (Arc::from("users"), Some(1_048_588));
+        let error = Error::TooLarge { topic, partition: Some(0), bytes: 2_000_000, limit };
+        assert_eq!(error.disposition(), Disposition::Halt(Exit::Data));
+    }
+}

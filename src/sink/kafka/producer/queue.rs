@@ -1,0 +1,308 @@
+//! One partition: its batches in order, their sequence numbers, and what may be sent now.
+//!
+//! Up to [`WINDOW`] batches are under way at once. When one fails, nothing is sent until all of
+//! them are answered; then what is not stored goes again from the first, in order, with the very
+//! same bytes and sequence numbers, by which the broker knows what it has already.
+//!
+//! **Invariants.** While more than one batch is under way the broker knows our id: one that does
+//! not takes *any* sequence number, so that a batch could overtake the failed one before it. So
+//! the first batch after a failure, a new epoch or a long silence goes alone. What is under way is
+//! always the front of the queue.
+
+use std::{collections::VecDeque, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use crate::{batch::record_batch, retry::Backoff};
+
+/// Batches under way at once. A broker remembers the last five of a producer in each partition
+/// (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`) and takes a resend of an older one for a gap.
+pub(super) const WINDOW: usize = 5;
+
+/// How long after a stored batch the broker surely still knows the id. It forgets one after
+/// `producer.id.expiration.ms`, a day by default; sending one batch alone costs a round trip.
+const KNOWN_FOR: Duration = Duration::from_mins(1);
+
+/// The first pause after a failure: longer than a controlled change of leader takes.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// Who the broker thinks is writing. It counts sequence numbers per partition and epoch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Identity {
+    pub(super) id: i64,
+    pub(super) epoch: i16,
+}
+
+impl Identity {
+    /// The next epoch of the same id, which a producer may take by itself: it begins at sequence 0
+    /// and shuts out bytes of the old one that are still on their way. `None` after the last.
+    pub(super) const fn raised(self) -> Option<Self> {
+        match self.epoch.checked_add(1) {
+            Some(epoch) => Some(Self { id: self.id, epoch }),
+            None => None,
+        }
+    }
+}
+
+/// A batch, or what a batch was split into, on its way.
+#[derive(Debug)]
+pub(super) struct Part {
+    /// Its name within the producer.
+    pub(super) id: u64,
+    /// The submitted batch that it belongs to.
+    pub(super) parcel: u64,
+    pub(super) records: u32,
+    pub(super) bytes: Bytes,
+    /// Given when it is first sent, and kept.
+    sequence: Option<i32>,
+    /// Whether identity and sequence are in the bytes.
+    sealed: bool,
+    under_way: bool,
+    /// Whether a broker may hold it though it never said so.
+    in_doubt: bool,
+}
+
+/// Why a batch is not stored, as far as the queue must know.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Failure {
+    /// Send it again.
+    Again,
+    /// Its place in the sequence is wrong. Where a batch before it is not stored either, that is
+    /// only a consequence.
+    OutOfOrder,
+    /// The broker refuses the identity.
+    Fenced,
+    /// It is larger than the topic allows.
+    TooLarge,
+}
+
+/// What must be done once nothing is under way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Cure {
+    /// Number everything anew; under a new id if no epoch of the old one is of use.
+    Renumber { new_id: bool },
+    /// Halve this part.
+    Split(u64),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Queue {
+    parts: VecDeque<Part>,
+    identity: Identity,
+    next_sequence: i32,
+    under_way: usize,
+    /// A batch failed; those sent with it are still to be answered.
+    stalled: bool,
+    cure: Option<Cure>,
+    paused_until: Option<Instant>,
+    backoff: Backoff,
+    /// When the broker last stored something of this identity.
+    known_at: Option<Instant>,
+}
+
+impl Queue {
+    pub(super) fn new(identity: Identity, longest_pause: Duration) -> Self {
+        Self {
+            parts: VecDeque::new(),
+            identity,
+            next_sequence: 0,
+            under_way: 0,
+            stalled: false,
+            cure: None,
+            paused_until: None,
+            backoff: Backoff::new(FIRST_PAUSE.min(longest_pause), longest_pause),
+            known_at: None,
+        }
+    }
+
+    /// Takes an unsealed batch.
+    pub(super) fn push(&mut self, id: u64, parcel: u64, records: u32, bytes: Bytes) {
+        self.parts.push_back(Part::new(id, parcel, records, bytes, None));
+    }
+
+    /// Whether something is still to be sent, now or later.
+    pub(super) fn has_waiting(&self) -> bool {
+        self.parts.len() > self.under_way
+    }
+
+    /// Whether something is sent and not yet answered.
+    pub(super) const fn under_way(&self) -> bool {
+        self.under_way > 0
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// When the next part may be sent as far as time is concerned; `None`: not before an answer.
+    pub(super) fn ready_at(&self, now: Instant) -> Option<Instant> {
+        let known = self.known_at.is_some_and(|at| now.duration_since(at) < KNOWN_FOR);
+        let window = if known { WINDOW } else { 1 };
+        let open = !self.stalled && self.cure.is_none() && self.under_way < window;
+        (open && self.has_waiting()).then(|| self.paused_until.unwrap_or(now).max(now))
+    }
+
+    /// The size of the next part.
+    pub(super) fn next_len(&self) -> usize {
+        self.parts.get(self.under_way).map_or(0, |part| part.bytes.len())
+    }
+
+    /// The next part, sealed and counted as under way. Only when [`Self::ready_at`] says so.
+    pub(super) fn send(&mut self) -> Option<&Part> {
+        let part = self.parts.get_mut(self.under_way)?;
+        debug_assert!(!part.under_way, "what is under way is not the front");
+        let sequence = match part.sequence {
+            Some(sequence) => sequence,
+            None => {
+                let sequence = self.next_sequence;
+                self.next_sequence = after(sequence, part.records);
+                *part.sequence.insert(sequence)
+            }
+        };
+        if !part.sealed {
+            part.seal(self.identity, sequence);
+        }
+        part.under_way = true;
+        part.in_doubt = true;
+        self.under_way += 1;
+        self.paused_until = None;
+        Some(part)
+    }
+
+    /// The broker holds it. `None`: it is not one of ours.
+    pub(super) fn stored(&mut self, id: u64, now: Instant) -> Option<Part> {
+        let at = self.parts.iter().position(|part| part.id == id && part.under_way)?;
+        let part = self.parts.remove(at)?;
+        if !self.stalled {
+            self.known_at = Some(now);
+            self.backoff.reset();
+        }
+        self.answered();
+        Some(part)
+    }
+
+    /// The broker does not hold it, or did not say. `random` spreads the pause.
+    pub(super) fn failed(&mut self, id: u64, why: Failure, now: Instant, random: u32) {
+        let Some(at) = self.parts.iter().position(|part| part.id == id && part.under_way) else {
+            return;
+        };
+        let Some(part) = self.parts.get_mut(at) else { return };
+        part.under_way = false;
+        match why {
+            Failure::OutOfOrder if at > 0 => part.in_doubt = false,
+            Failure::OutOfOrder => self.cure = Some(Cure::Renumber { new_id: false }),
+            Failure::Fenced => self.cure = Some(Cure::Renumber { new_id: true }),
+            Failure::TooLarge => {
+                // Renumbering comes first if both are due; this answer will come again.
+                part.in_doubt = false;
+                self.cure.get_or_insert(Cure::Split(id));
+            }
+            Failure::Again if self.paused_until.is_none() => {
+                self.paused_until = Some(now + self.backoff.next(random));
+            }
+            Failure::Again => {}
+        }
+        self.stalled = true;
+        self.known_at = None;
+        self.answered();
+    }
+
+    fn answered(&mut self) {
+        self.under_way -= 1;
+        if self.under_way == 0 {
+            self.stalled = false;
+        }
+    }
+
+    /// What to do now that nothing is under way, if anything.
+    pub(super) fn cure(&self) -> Option<Cure> {
+        self.cure.filter(|_| self.under_way == 0)
+    }
+
+    /// Whether the numbers are of no use any more.
+    pub(super) const fn must_renumber(&self) -> bool {
+        matches!(self.cure, Some(Cure::Renumber { .. }))
+    }
+
+    /// Whether a failure keeps everything back.
+    pub(super) const fn stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// Who writes.
+    pub(super) const fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Everything not stored is numbered from 0 under `identity`. Gives the number of records that
+    /// the broker may hold already, and will now hold twice.
+    pub(super) fn renumber(&mut self, identity: Identity, now: Instant, random: u32) -> u64 {
+        debug_assert_eq!(self.under_way, 0, "an answer to the old numbers is still to come");
+        self.identity = identity;
+        self.next_sequence = 0;
+        self.known_at = None;
+        self.cure = None;
+        // A broker that refuses every epoch must not be asked in a tight loop.
+        self.paused_until = Some(now + self.backoff.next(random));
+        let mut repeated = 0;
+        for part in &mut self.parts {
+            if part.in_doubt {
+                repeated += u64::from(part.records);
+            }
+            part.sequence = None;
+            part.sealed = false;
+            part.in_doubt = false;
+        }
+        repeated
+    }
+
+    /// The part with this name.
+    pub(super) fn part(&self, id: u64) -> Option<&Part> {
+        self.parts.iter().find(|part| part.id == id)
+    }
+
+    /// Puts two parts in the place of one that is larger than the topic allows. Sequence numbers
+    /// count records, so those of the batches behind it stay as they are.
+    pub(super) fn split(&mut self, id: u64, halves: [(u64, u32, Bytes); 2]) {
+        self.cure = None;
+        let Some(at) = self.parts.iter().position(|part| part.id == id) else { return };
+        let Some(whole) = self.parts.remove(at) else { return };
+        let mut sequence = whole.sequence;
+        for (offset, (id, records, bytes)) in halves.into_iter().enumerate() {
+            let part = Part::new(id, whole.parcel, records, bytes, sequence);
+            self.parts.insert(at + offset, part);
+            sequence = sequence.map(|first| after(first, records));
+        }
+    }
+}
+
+impl Part {
+    fn new(id: u64, parcel: u64, records: u32, bytes: Bytes, sequence: Option<i32>) -> Self {
+        Self {
+            id,
+            parcel,
+            records,
+            bytes,
+            sequence,
+            sealed: false,
+            under_way: false,
+            in_doubt: false,
+        }
+    }
+
+    /// No copy is made unless a request still holds the old bytes.
+    fn seal(&mut self, identity: Identity, sequence: i32) {
+        let mut bytes = Vec::from(std::mem::take(&mut self.bytes));
+        record_batch::seal(&mut bytes, identity.id, identity.epoch, sequence);
+        self.bytes = Bytes::from(bytes);
+        self.sealed = true;
+    }
+}
+
+/// The sequence number `records` further on: after the largest comes 0.
+fn after(sequence: i32, records: u32) -> i32 {
+    let sum = (i64::from(sequence) + i64::from(records)) & i64::from(i32::MAX);
+    i32::try_from(sum).unwrap_or(0) // it was just masked to 31 bits
+}

@@ -1,0 +1,172 @@
+//! What the process is doing, as `/status` shows it.
+//!
+//! Plain data: the loop sends a new one when something changed and at least every few seconds, and
+//! the admin thread shows the last. Times are milliseconds since 1970, and come in as arguments.
+
+use serde::{Serialize, Serializer};
+
+use crate::lsn::Lsn;
+
+/// A loop that sent nothing for so long hangs: it turns once a second also when it only waits.
+const SILENT_MS: i64 = 60_000;
+
+/// What the process is at.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Rows flow, or would if there were any.
+    Streaming,
+    /// On the way to it, or back to it.
+    #[default]
+    Connecting,
+    /// Another instance has the slot; this one takes over when it lets go.
+    Waiting,
+    /// Asked to stop, and finishing what was begun.
+    Draining,
+}
+
+impl Role {
+    /// The word for it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Streaming => "streaming",
+            Self::Connecting => "connecting",
+            Self::Waiting => "waiting",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// How far a stage has come.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Reach {
+    /// Everything before it is done.
+    #[serde(serialize_with = "as_text")]
+    pub lsn: Lsn,
+    /// From there to the end of the server's WAL, as last heard.
+    pub lag_bytes: u64,
+}
+
+/// An error, and when it was met.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Trouble {
+    /// The error with its causes; never a row's value or a secret.
+    pub text: String,
+    /// When.
+    pub at_ms: i64,
+}
+
+/// A snapshot of it all.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Status {
+    /// What it is at.
+    pub role: Role,
+    /// Why it is not streaming.
+    pub reason: Option<String>,
+    /// Since when it has this role.
+    pub since_ms: i64,
+    /// The program's version.
+    pub version: &'static str,
+    /// When the process began.
+    pub started_ms: i64,
+    /// When the loop last turned. What is waited for with a deadline, such as a server that is away,
+    /// does not stop it.
+    pub progress_ms: i64,
+    /// Replication slot.
+    pub slot: String,
+    /// Publications.
+    pub publications: Vec<String>,
+    /// The server's, once connected; as text, for it is over what JSON numbers hold.
+    pub system_identifier: Option<String>,
+    /// The server's timeline.
+    pub timeline: Option<u32>,
+    /// Read from the walsender.
+    pub received: Reach,
+    /// Acknowledged by Kafka, and everything before it.
+    pub stored: Reach,
+    /// Told to PostgreSQL.
+    pub confirmed: Reach,
+    /// Age of the oldest commit that is not stored; 0 if there is none.
+    pub lag_seconds: f64,
+    /// What Kafka has now, if it takes no records.
+    pub kafka_trouble: Option<String>,
+    /// The last error, also if it is over.
+    pub last_error: Option<Trouble>,
+}
+
+impl Status {
+    /// Whether it streams, or waits and could take over: the role, or why not.
+    ///
+    /// # Errors
+    /// The reason, for a person.
+    pub fn ready(&self) -> Result<&'static str, String> {
+        if let Some(trouble) = &self.kafka_trouble {
+            return Err(format!("kafka: {trouble}"));
+        }
+        match self.role {
+            Role::Streaming | Role::Waiting => Ok(self.role.as_str()),
+            Role::Connecting | Role::Draining => Err(match &self.reason {
+                Some(reason) => format!("{}: {reason}", self.role.as_str()),
+                None => self.role.as_str().to_owned(),
+            }),
+        }
+    }
+
+    /// Whether the loop turns. A server that is away is no reason to be killed.
+    ///
+    /// # Errors
+    /// For how long it has not, for a person.
+    pub fn alive(&self, now_ms: i64) -> Result<(), String> {
+        let silent = now_ms.saturating_sub(self.progress_ms);
+        match self.role {
+            Role::Streaming | Role::Draining if silent > SILENT_MS => {
+                Err(format!("{}: nothing moved for {} s", self.role.as_str(), silent / 1000))
+            }
+            // Connecting has deadlines of its own, and some are long: a slot waits for transactions.
+            Role::Streaming | Role::Draining | Role::Connecting | Role::Waiting => Ok(()),
+        }
+    }
+}
+
+fn as_text<S: Serializer>(lsn: &Lsn, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(lsn)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_ready_when_it_streams_or_could_take_over() {
+        let mut status = Status::default();
+        assert_eq!(status.ready(), Err("connecting".into()));
+        status.reason = Some("no such host".into());
+        assert_eq!(status.ready(), Err("connecting: no such host".into()));
+        status.role = Role::Waiting;
+        assert_eq!(status.ready(), Ok("waiting"));
+        status.role = Role::Streaming;
+        assert_eq!(status.ready(), Ok("streaming"));
+        status.kafka_trouble = Some("no broker answers".into());
+        assert_eq!(status.ready(), Err("kafka: no broker answers".into()));
+    }
+
+    #[test]
+    fn is_alive_while_the_loop_turns_or_a_server_is_away() {
+        let mut status = Status { progress_ms: 1000, ..Status::default() };
+        assert_eq!(status.alive(1_000_000), Ok(()));
+        status.role = Role::Streaming;
+        assert_eq!(status.alive(61_000), Ok(()));
+        assert_eq!(status.alive(62_000), Err("streaming: nothing moved for 61 s".into()));
+        assert_eq!(status.alive(0), Ok(())); // the clock was set back
+    }
+
+    #[test]
+    fn positions_are_shown_as_postgresql_writes_them() {
+        let stored = Reach { lsn: Lsn::new(0x16_B374_D848), lag_bytes: 12 };
+        let json = serde_json::to_value(Status { stored, ..Status::default() }).unwrap();
+        assert_eq!(json["stored"]["lsn"], "16/B374D848");
+        assert_eq!(json["stored"]["lag_bytes"], 12);
+        assert_eq!(json["role"], "connecting");
+    }
+}

@@ -1,0 +1,243 @@
+//! A bad network: a TCP proxy whose manners change while it runs.
+//!
+//! Threads and blocking sockets with a short timeout: slow, but nothing in it can be wrong in an interesting way.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+/// How the network behaves.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// As it should.
+    Pass,
+    /// Connections stay open, and new ones are taken, but no byte moves: a firewall that forgot, a switch without power.
+    /// What was under way arrives when [`Mode::Pass`] comes back.
+    BlackHole,
+    /// Every connection is reset (RST), and every new one too.
+    Cut,
+    /// Passes this many bytes more towards the client, in all connections together, then resets them. New ones are then reset
+    /// too: from there on it is [`Mode::Cut`].
+    CutAfter(u64),
+    /// The same for bytes towards the server.
+    CutAfterSent(u64),
+}
+
+/// A proxy on 127.0.0.1; dropped, it resets its connections and is gone.
+pub struct Proxy {
+    shared: Arc<Shared>,
+    port: u16,
+    accept: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    mode: Mutex<Mode>,
+    target: String,
+    /// Changed to end all connections that are open at that moment.
+    generation: AtomicU64,
+    open: AtomicUsize,
+    accepted: AtomicUsize,
+    gone: Mutex<bool>,
+}
+
+/// How often a thread looks whether the mode has changed.
+const LOOK: Duration = Duration::from_millis(10);
+
+impl Proxy {
+    /// Listens on `port` and connects to `target` (`host:port`) for each connection.
+    pub fn start(port: u16, target: &str) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .unwrap_or_else(|e| panic!("proxy on {port}: {e}"));
+        listener.set_nonblocking(true).expect("a listener may be non-blocking");
+        let port = listener.local_addr().expect("it is bound").port();
+        let shared = Arc::new(Shared {
+            mode: Mutex::new(Mode::Pass),
+            target: target.to_owned(),
+            generation: AtomicU64::new(0),
+            open: AtomicUsize::new(0),
+            accepted: AtomicUsize::new(0),
+            gone: Mutex::new(false),
+        });
+        let accept = {
+            let shared = Arc::clone(&shared);
+            std::thread::spawn(move || accept(&listener, &shared))
+        };
+        Self { shared, port, accept: Some(accept) }
+    }
+
+    /// Where it listens; useful after a start with port 0.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Changes the network, for connections that are open too.
+    pub fn set(&self, mode: Mode) {
+        *self.shared.mode.lock().unwrap_or_else(PoisonError::into_inner) = mode;
+    }
+
+    /// Resets what is open now, and lets new connections pass.
+    pub fn cut_once(&self) {
+        self.shared.generation.fetch_add(1, Ordering::SeqCst);
+        self.set(Mode::Pass);
+    }
+
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.shared.open.load(Ordering::SeqCst)
+    }
+
+    /// Connections that were taken so far: a reconnect shows here.
+    pub fn accepted(&self) -> usize {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        *self.shared.gone.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.set(Mode::Cut);
+        if let Some(thread) = self.accept.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn mode(&self) -> Mode {
+        *self.mode.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn gone(&self) -> bool {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes `wanted` bytes out of what may still pass: how many of them go on, and whether it is over then.
+    fn allow(&self, towards_client: bool, wanted: usize) -> (usize, bool) {
+        let mut mode = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
+        let ((Mode::CutAfter(left), true) | (Mode::CutAfterSent(left), false)) =
+            (&mut *mode, towards_client)
+        else {
+            return (wanted, false);
+        };
+        let pass = usize::try_from(*left).unwrap_or(usize::MAX).min(wanted);
+        *left -= u64::try_from(pass).unwrap_or(u64::MAX);
+        (pass, *left == 0)
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    let mut threads = Vec::new();
+    while !shared.gone() {
+        match listener.accept() {
+            Ok((client, _)) => {
+                shared.accepted.fetch_add(1, Ordering::SeqCst);
+                let shared = Arc::clone(shared);
+                threads.push(std::thread::spawn(move || serve(&client, &shared)));
+            }
+            Err(_) => std::thread::sleep(LOOK),
+        }
+    }
+    for thread in threads {
+        let _ = thread.join();
+    }
+}
+
+/// One connection, until either end or the mode ends it.
+fn serve(client: &TcpStream, shared: &Shared) {
+    let born = shared.generation.load(Ordering::SeqCst);
+    let _ = client.set_nonblocking(false);
+    while shared.mode() == Mode::BlackHole {
+        std::thread::sleep(LOOK);
+    }
+    let address = shared.target.to_socket_addrs().ok().and_then(|mut all| all.next());
+    let server = address
+        .and_then(|address| TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok());
+    let Some(server) = server.filter(|_| shared.mode() != Mode::Cut) else {
+        return reset(client);
+    };
+    shared.open.fetch_add(1, Ordering::SeqCst);
+    for stream in [client, &server] {
+        let _ = stream.set_nodelay(true);
+        let _ = stream.set_read_timeout(Some(LOOK));
+        let _ = stream.set_write_timeout(Some(LOOK));
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| pump(client, &server, shared, born, false));
+        scope.spawn(|| pump(&server, client, shared, born, true));
+    });
+    shared.open.fetch_sub(1, Ordering::SeqCst);
+    if shared.mode() == Mode::Cut || shared.generation.load(Ordering::SeqCst) != born {
+        reset(client);
+        reset(&server);
+    }
+}
+
+/// Moves bytes one way. Ends when its source does, after passing that on, or when the connection is to be reset.
+fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, towards_client: bool) {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        if shared.mode() == Mode::Cut || shared.generation.load(Ordering::SeqCst) != born {
+            return;
+        }
+        if shared.mode() == Mode::BlackHole {
+            std::thread::sleep(LOOK);
+            continue;
+        }
+        match (&*from).read(&mut buffer) {
+            Ok(0) => {
+                let _ = to.shutdown(Shutdown::Write);
+                return;
+            }
+            Ok(length) => {
+                let (pass, over) = shared.allow(towards_client, length);
+                let part = buffer.get(..pass).unwrap_or_default();
+                if !write(to, part, shared, born) {
+                    return;
+                }
+                if over {
+                    *shared.mode.lock().unwrap_or_else(PoisonError::into_inner) = Mode::Cut;
+                    return;
+                }
+            }
+            Err(error) if again(&error) => {}
+            Err(_) => {
+                let _ = to.shutdown(Shutdown::Both);
+                let _ = from.shutdown(Shutdown::Both);
+                return;
+            }
+        }
+    }
+}
+
+/// Writes all of it, however long a slow reader takes, unless the connection is to be reset.
+fn write(mut to: &TcpStream, mut part: &[u8], shared: &Shared, born: u64) -> bool {
+    while !part.is_empty() {
+        if shared.mode() == Mode::Cut || shared.generation.load(Ordering::SeqCst) != born {
+            return false;
+        }
+        if shared.mode() == Mode::BlackHole {
+            std::thread::sleep(LOOK); // read just before it began
+            continue;
+        }
+        match to.write(part) {
+            Ok(length) => part = part.get(length..).unwrap_or_default(),
+            Err(error) if again(&error) => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
+fn again(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
+
+/// With a linger of zero the close that follows sends RST; a shutdown before it would send FIN.
+fn reset(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
