@@ -1,7 +1,7 @@
 //! The configuration: where it is looked for, which of two values wins, and what is wrong with it.
 //!
 //! Built-in defaults ← libpq's variables and service file ← file ← `PGSLUICE_…` variables ← `--set`.
-//! The merged values are walked against one list of keys ([`table`]), so that all bad keys are
+//! The merged values are walked against one list of keys (`table`), so that all bad keys are
 //! reported at once; then each module's `Options` are built from them. No module names this one.
 //!
 //! **Invariant.** No message, no `Debug` and no listing made here holds a secret.

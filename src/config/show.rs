@@ -49,7 +49,9 @@ pub(super) fn listing(s: &Settings, found: Option<&Path>) -> String {
             let _ = write!(text, "\n{}[{section}]\n", if empty { "# " } else { "" });
         }
         for (line, origin) in lines {
-            let _ = writeln!(text, "{line:<48}  # {}", origin.escape_debug());
+            // A path may hold what would end the comment.
+            let origin = origin.replace(char::is_control, "?");
+            let _ = writeln!(text, "{line:<48}  # {origin}");
         }
     }
     text
