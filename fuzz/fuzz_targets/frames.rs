@@ -7,10 +7,14 @@
 use std::task::{Context, Poll, Waker};
 
 use libfuzzer_sys::fuzz_target;
-use pgsluice::pg::{
-    connect::ServerError,
-    copy_data::{self, CopyData},
-    frame::FrameBuf,
+use pgsluice::{
+    lsn::Lsn,
+    pg::{
+        connect::ServerError,
+        copy_data::{self, CopyData},
+        frame::FrameBuf,
+        timeline::Timelines,
+    },
 };
 
 const LIMIT: u32 = 1 << 16;
@@ -74,6 +78,13 @@ fn open(tag: u8, body: &[u8]) {
             let error = ServerError::parse(body);
             assert!(error.message.len() <= 3 * body.len() + 64);
             let _ = (error.is_fatal(), error.to_string());
+        }
+        // The column of a row that is a history file.
+        b'D' => {
+            let Ok(timelines) = Timelines::parse(u32::MAX, body) else { return };
+            assert!(timelines.switches().is_sorted());
+            let before = timelines.of(Lsn::ZERO.next());
+            assert!(before <= timelines.of(Lsn::new(u64::MAX)));
         }
         _ => {}
     }
