@@ -254,7 +254,7 @@ impl Path {
                 for (name, value) in headers.iter() {
                     record.header_with(name, |out| out.extend_from_slice(value));
                 }
-                Ok(())
+                Ok::<_, Infallible>(())
             })
             .expect("it fits");
         self.hand_on();

@@ -8,7 +8,7 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 ALL=${1:-60}
 [[ "$ALL" =~ ^[0-9]+$ ]] || die "SECONDS is a number"
 need cc c++ timeout # libFuzzer is C++
-VERSION=0.13.1 TOOLS=$PWD/fuzz/target/tools
+VERSION=0.13.2 TOOLS=$PWD/fuzz/target/tools
 unset CARGO_TARGET_DIR # what is built with instrumentation stays apart, in fuzz/target
 export RUSTC_BOOTSTRAP=1 PATH=$TOOLS/bin:$PATH
 if [[ "$(cargo fuzz --version 2>/dev/null || true)" != *" $VERSION" ]]; then
@@ -25,12 +25,12 @@ LOG=$(mktemp); trap 'rm -f "$LOG"' EXIT
 # The paths of this machine are nobody's business.
 tidy() { sed "s|$PWD/||g; s|${CARGO_HOME:-$HOME/.cargo}|~/.cargo|g; s|$HOME|~|g"; }
 
-timeout 900 cargo fuzz build --sanitizer none >"$LOG" 2>&1 || { tail -40 "$LOG" | tidy >&2; die "the targets do not build"; }
+timeout --foreground 900 cargo fuzz build --sanitizer none >"$LOG" 2>&1 || { tail -40 "$LOG" | tidy >&2; die "the targets do not build"; }
 FOUND=()
 for target in "${TARGETS[@]}"; do
   CORPUS=fuzz/corpus/$target ARTIFACTS=fuzz/artifacts/$target BEGIN=$(mktemp)
   mkdir -p "$CORPUS" "$ARTIFACTS" # what is found goes to the first folder given, and so never into fuzz/seeds
-  if timeout $((EACH + 120)) cargo fuzz run --sanitizer none "$target" "$CORPUS" "fuzz/seeds/$target" -- \
+  if timeout --foreground $((EACH + 120)) cargo fuzz run --sanitizer none "$target" "$CORPUS" "fuzz/seeds/$target" -- \
     -max_total_time="$EACH" -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 >"$LOG" 2>&1; then
     echo "fuzz: $target: $(sed -n 's/.*number_of_executed_units: *//p' "$LOG") executions in $EACH s, no finding"
   else

@@ -293,14 +293,9 @@ impl Pipeline<'_> {
 
     /// Kafka has it.
     fn settle(&mut self, delivery: Delivery) {
-        let Delivery { batch, .. } = delivery;
-        metrics::acknowledged(since(batch.first_committed_at));
-        for (ticket, records) in &batch.tickets {
-            if let Some(confirmed) = self.records.ledger.ack(*ticket, u64::from(*records)) {
-                self.stream.confirm(confirmed);
-            }
+        if let Some(confirmed) = self.records.settle(delivery) {
+            self.stream.confirm(confirmed);
         }
-        self.records.batcher.recycle(batch.bytes, batch.tickets);
     }
 
     fn tell(&mut self, draining: bool) {

@@ -10,7 +10,7 @@ use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
 use super::{Error, Now, RowError, Timestamp};
 use crate::{
-    batch::{self, Batcher, RecordWriter, TopicId},
+    batch::{self, Batch, Batcher, RecordWriter, TopicId},
     change::{Change, LogicalMessage, Op, Position, Transaction},
     encode::{Encoder, Headers, Image, Part, Stamp, Template},
     lsn::Lsn,
@@ -18,7 +18,7 @@ use crate::{
     progress::{Confirmed, Ledger, Ticket},
     route::{self, Outcome, Route, Routes},
     schema::Relation,
-    sink::partition::Partitioner,
+    sink::{Delivery, partition::Partitioner},
 };
 
 /// A topic that was looked up.
@@ -339,6 +339,18 @@ impl Records {
                 why: error.to_string(),
             })?;
         Ok(if alone { self.ledger.commit(ticket, transaction.commit) } else { None })
+    }
+
+    /// Kafka has a batch: gives the new position if that moved it.
+    pub fn settle(&mut self, delivery: Delivery) -> Option<Confirmed> {
+        let Batch { tickets, bytes, first_committed_at, .. } = delivery.batch;
+        metrics::acknowledged(super::since(first_committed_at));
+        let mut moved = None;
+        for (ticket, records) in &tickets {
+            moved = self.ledger.ack(*ticket, u64::from(*records)).or(moved);
+        }
+        self.batcher.recycle(bytes, tickets);
+        moved
     }
 
     /// Tells the counters, once a wake-up.

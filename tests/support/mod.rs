@@ -1,5 +1,8 @@
 //! Real servers, our own binary and a bad network, for the integration tests: `mod support;`.
 //!
+//! A test file begins with `#![allow(clippy::unwrap_used, reason = "…")]`, as clippy takes only `#[test]` functions for tests, not
+//! their helpers. Its binary runs with a clean environment: no `PG…`, no `PGSLUICE_…` of the caller.
+//!
 //! Everything here has a deadline and ends with a sentence. Nothing sleeps for an assertion: [`eventually`] asks again until
 //! a condition holds. What a test started is stopped when its value is dropped, and by [`guard`] when the test process ends
 //! in any other way; what an earlier run left behind is removed before anything starts under its name.
@@ -42,7 +45,7 @@ impl Ports {
     pub const END_TO_END: Self = Self(1);
     /// `tests/faults.rs`: killed, paused, cut off.
     pub const FAULTS: Self = Self(2);
-    /// `tests/values.rs`: every type against `to_json`.
+    /// `tests/to_json.rs`: every type against `to_json`.
     pub const VALUES: Self = Self(3);
     /// `tests/bad_input.rs`: exit codes and their sentences.
     pub const BAD_INPUT: Self = Self(4);
@@ -50,7 +53,7 @@ impl Ports {
     pub const SECURITY: Self = Self(5);
     /// `tests/postgres.rs`: the replication connection, slot and publication by themselves.
     pub const POSTGRES: Self = Self(6);
-    /// `tests/kafka.rs`: the producer by itself.
+    /// `tests/kafka_broker.rs`: our side of Kafka by itself.
     pub const KAFKA: Self = Self(7);
     /// `tests/soak.rs`: long runs with chance.
     pub const SOAK: Self = Self(8);

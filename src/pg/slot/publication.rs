@@ -7,10 +7,7 @@ use super::{
     command::{literal, quoted},
     name,
 };
-use crate::{
-    pg::catalog::{self, Server, field},
-    schema::quote_ident,
-};
+use crate::pg::catalog::{self, Server, field};
 
 /// The publications of a stream, as they are now.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -66,7 +63,7 @@ pub async fn prepare(
         published.warnings.push(format!(
             "there is no table in {}, so nothing will be streamed: ALTER PUBLICATION {} ADD TABLE …;",
             list(&options.names),
-            quote_ident(first),
+            quoted(first),
         ));
     }
     let absent = absent(client, &options.names, &published.tables, mapped).await?;
@@ -176,12 +173,18 @@ async fn create(client: &Client, server: &Server, name: &str, sql: &str) -> Resu
     match source.code() {
         // Somebody else was quicker; what they made is used as it is.
         Some(code) if *code == SqlState::DUPLICATE_OBJECT => Ok(()),
-        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Err(Error::MayNot {
-            role: server.role.clone(),
-            what: format!("publication {name:?}"),
-            sql: sql.to_owned(),
-            source,
-        }),
+        // The second: `default_transaction_read_only` of the role.
+        Some(code)
+            if [SqlState::INSUFFICIENT_PRIVILEGE, SqlState::READ_ONLY_SQL_TRANSACTION]
+                .contains(code) =>
+        {
+            Err(Error::MayNot {
+                role: server.role.clone(),
+                what: format!("publication {name:?}"),
+                sql: sql.to_owned(),
+                source,
+            })
+        }
         _ => Err(catalog::Error { what: "a new publication", source }.into()),
     }
 }
@@ -230,7 +233,7 @@ async fn absent(
         return Ok(Vec::new());
     }
     let found = lookup(client, &absent).await?;
-    let publication = quote_ident(names.first().map_or("", String::as_str));
+    let publication = quoted(names.first().map_or("", String::as_str));
     let sentence = |qualified: &String| {
         let Some(found) = found.iter().find(|found| found.table.qualified() == *qualified) else {
             return format!("table {qualified:?} does not exist");

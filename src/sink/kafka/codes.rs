@@ -52,6 +52,12 @@ pub fn request(code: i16) -> Verdict {
     find(code).map_or(Wait, |row| row.request)
 }
 
+/// A code's name, for a metric's label.
+#[must_use]
+pub fn name(code: i16) -> &'static str {
+    find(code).map_or("unknown", |row| row.name)
+}
+
 /// A code, shown by its name and number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Named(pub i16);
@@ -75,6 +81,8 @@ pub const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
 pub const NOT_CONTROLLER: i16 = 41;
 /// An ACL is missing.
 pub const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+/// An ACL on the cluster itself is missing.
+pub const CLUSTER_AUTHORIZATION_FAILED: i16 = 31;
 
 // In these texts `{user}`, `{topic}` and `{operation}` are replaced by those of the request.
 const TOPIC_NAME: Verdict = Halt(Exit::Config, "give the table another topic");

@@ -1,7 +1,5 @@
 //! Apache Kafka, over rskafka's messenger and protocol types.
 
-pub mod producer;
-
 use std::{collections::BTreeMap, time::Duration};
 
 use crate::net::{SecretSource, TcpOptions, TlsOptions};
@@ -11,6 +9,7 @@ pub mod codes;
 mod error;
 mod line;
 pub mod metadata;
+pub mod producer;
 mod sasl;
 mod scram;
 pub mod topics;

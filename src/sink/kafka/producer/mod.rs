@@ -1,24 +1,56 @@
 //! Gets batches into Kafka: each once, in order, whatever fails.
 //!
 //! A task of its own owns the connections and what is on its way; the [`Producer`] is the handle to
-//! it. What may be sent when is decided by plain code ([`machine`], [`queue`]): events and the time
-//! go in, actions come out. [`driver`] carries them out.
+//! it. What may be sent when is decided by plain code (`machine`, and `queue` for one partition):
+//! events and the time go in, actions come out. `driver` carries them out.
 //!
-//! Every batch bears the producer's id, its epoch and a sequence number, by which a broker knows a
+//! Every batch bears a producer id, its epoch and a sequence number, by which a broker knows a
 //! resend from a new batch. `acks` is `all`, always.
 //!
 //! **Invariants.** The batches of a partition are stored in the order in which they were submitted.
-//! A delivery means stored. Nothing is given up: what does not heal by itself is an [`Error`].
+//! A delivery means stored. Nothing is given up: what does not heal by itself is an [`Error`], and
+//! what only time can heal is waited for.
 
+mod ask;
+mod driver;
+mod machine;
 mod queue;
+#[cfg(test)]
+mod simulation;
+mod trouble;
 
-use crate::{batch::Batch, sink::Delivery};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-use super::{Error, Options, topics::Topic};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use self::{
+    driver::{Command, Driver, Ends},
+    machine::{Machine, Settings},
+    queue::Identity,
+};
+use super::{Compression, Options, error::Error, topics::Topic};
+use crate::{
+    batch::{Batch, Codec},
+    sink::Delivery,
+};
 
 /// The handle to the task that does the work.
-#[derive(Debug)]
-pub struct Producer {}
+pub struct Producer {
+    commands: mpsc::UnboundedSender<Command>,
+    deliveries: mpsc::UnboundedReceiver<Result<Delivery, Error>>,
+    in_flight: Arc<AtomicUsize>,
+    trouble: watch::Receiver<Option<String>>,
+    task: JoinHandle<()>,
+}
 
 impl Producer {
     /// Reaches Kafka through any of the brokers, gets a producer id and starts the task.
@@ -26,23 +58,54 @@ impl Producer {
     /// # Errors
     /// No broker could be reached, or they refuse us.
     pub async fn connect(options: Options) -> Result<Self, Error> {
-        drop(options);
-        std::future::ready(Err(Error::Ended)).await
+        let (nodes, (id, epoch)) = ask::bootstrap(&options).await?;
+        tracing::debug!(producer_id = id, epoch, brokers = nodes.len(), "Kafka was reached");
+        let settings = Settings {
+            codec: codec(options.compression),
+            longest_pause: options.retry_max,
+            metadata_max_age: options.metadata_max_age,
+            user: options.sasl.as_ref().map(|login| login.user.clone()),
+        };
+        let machine = Machine::new(settings, Identity { id, epoch });
+        let (commands, command_ends) = mpsc::unbounded_channel();
+        let (delivery_ends, deliveries) = mpsc::unbounded_channel();
+        let (trouble_ends, trouble) = watch::channel(None);
+        let in_flight = Arc::new(AtomicUsize::new(0));
+        let ends = Ends {
+            commands: command_ends,
+            deliveries: delivery_ends,
+            in_flight: Arc::clone(&in_flight),
+            trouble: trouble_ends,
+        };
+        let driver = Driver::new(Arc::new(options), machine, nodes, ends);
+        let task = tokio::spawn(driver.run());
+        Ok(Self { commands, deliveries, in_flight, trouble, task })
     }
 
     /// Looks a topic up, and creates it if that is wanted. Waits as long as no broker answers.
+    /// Batches for it are then cut to its `max.message.bytes` before they are sent.
     ///
     /// # Errors
     /// The topic cannot be used.
     pub async fn topic(&mut self, name: &str) -> Result<Topic, Error> {
-        let _ = name;
-        std::future::ready(Err(Error::Ended)).await
+        let (reply, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::Topic { name: name.to_owned(), reply });
+        match answer.await {
+            Ok(result) => result,
+            // The task has ended: its reason is the next delivery.
+            Err(_) => match self.failed().await {
+                Some(error) => Err(error),
+                None => std::future::pending().await,
+            },
+        }
     }
 
     /// Takes a batch and never blocks: the caller bounds what is on its way by
     /// [`Self::in_flight`].
     pub fn submit(&mut self, batch: Batch) {
-        drop(batch);
+        self.in_flight.fetch_add(batch.bytes.len(), Ordering::Relaxed);
+        // If the task has ended, its reason is the next delivery.
+        let _ = self.commands.send(Command::Submit(batch));
     }
 
     /// The next stored batch. Cancel-safe. Waits for ever while nothing is on its way.
@@ -50,23 +113,56 @@ impl Producer {
     /// # Errors
     /// The first one is the last: nothing more will be delivered.
     pub async fn delivered(&mut self) -> Result<Delivery, Error> {
-        std::future::ready(Err(Error::Ended)).await
+        match self.deliveries.recv().await {
+            Some(Ok(delivery)) => {
+                self.in_flight.fetch_sub(delivery.batch.bytes.len(), Ordering::Relaxed);
+                Ok(delivery)
+            }
+            Some(Err(error)) => Err(error),
+            None => std::future::pending().await, // its error was told
+        }
     }
 
     /// Bytes held: batches not yet delivered, and the copies of them in requests.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        0
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     /// What it waits for now, in words. `None`: all is well.
     #[must_use]
     pub fn trouble(&self) -> Option<String> {
-        None
+        self.trouble.borrow().clone()
     }
 
     /// Ends the task and closes the connections. What is not delivered may be stored or not.
     pub async fn close(self) {
-        std::future::ready(()).await;
+        let Self { commands, task, .. } = self;
+        drop(commands);
+        let _ = task.await; // only a panic, which has said so by itself
+    }
+
+    async fn failed(&mut self) -> Option<Error> {
+        while let Some(delivery) = self.deliveries.recv().await {
+            if let Err(error) = delivery {
+                return Some(error);
+            }
+        }
+        None
+    }
+}
+
+impl fmt::Debug for Producer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Producer").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+    }
+}
+
+const fn codec(compression: Compression) -> Codec {
+    match compression {
+        Compression::None => Codec::None,
+        Compression::Gzip => Codec::Gzip,
+        Compression::Snappy => Codec::Snappy,
+        Compression::Lz4 => Codec::Lz4,
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct Identity {
 impl Identity {
     /// The next epoch of the same id, which a producer may take by itself: it begins at sequence 0
     /// and shuts out bytes of the old one that are still on their way. `None` after the last.
-    const fn raised(self) -> Option<Self> {
+    pub(super) const fn raised(self) -> Option<Self> {
         match self.epoch.checked_add(1) {
             Some(epoch) => Some(Self { id: self.id, epoch }),
             None => None,
@@ -80,7 +80,7 @@ pub(super) enum Failure {
 /// What must be done once nothing is under way.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Cure {
-    /// Number everything anew; with an id of its own if the old one is of no use.
+    /// Number everything anew; under a new id if no epoch of the old one is of use.
     Renumber { new_id: bool },
     /// Halve this part.
     Split(u64),
@@ -221,9 +221,19 @@ impl Queue {
         self.cure.filter(|_| self.under_way == 0)
     }
 
-    /// The next epoch, or `None` if only a new id helps.
-    pub(super) const fn raised(&self) -> Option<Identity> {
-        self.identity.raised()
+    /// Whether the numbers are of no use any more.
+    pub(super) const fn must_renumber(&self) -> bool {
+        matches!(self.cure, Some(Cure::Renumber { .. }))
+    }
+
+    /// Whether a failure keeps everything back.
+    pub(super) const fn stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// Who writes.
+    pub(super) const fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// Everything not stored is numbered from 0 under `identity`. Gives the number of records that

@@ -1,0 +1,441 @@
+//! Carries out what the [`Machine`] decides, and tells it what came of it.
+//!
+//! One connection a broker, made when it is first needed. Requests go over it in the order in which
+//! they are decided: futures are first polled in the order in which they are pushed.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until},
+};
+use tracing::debug;
+
+use super::{
+    ask::{self, Candidate},
+    machine::{Action, Leaders, Machine},
+    queue::Identity,
+};
+use crate::{
+    batch::Batch,
+    metrics::{self, Peer},
+    retry::Disposition,
+    sink::{
+        Delivery,
+        kafka::{
+            Options,
+            broker::Broker,
+            error::Error,
+            metadata::{Metadata, Node},
+            topics::Topic,
+            wire::{Produce, Produced},
+        },
+    },
+};
+
+/// What the handle wants.
+pub(super) enum Command {
+    Submit(Batch),
+    Topic { name: String, reply: oneshot::Sender<Result<Topic, Error>> },
+}
+
+/// The task's ends of what it shares with the handle.
+pub(super) struct Ends {
+    pub(super) commands: mpsc::UnboundedReceiver<Command>,
+    pub(super) deliveries: mpsc::UnboundedSender<Result<Delivery, Error>>,
+    pub(super) in_flight: Arc<AtomicUsize>,
+    pub(super) trouble: watch::Sender<Option<String>>,
+}
+
+/// What a future came to.
+enum Done {
+    Connected {
+        id: i32,
+        renewal: bool,
+        result: Result<Broker, Error>,
+    },
+    Produced {
+        id: i32,
+        link: u64,
+        request: u64,
+        result: Result<Produced, Error>,
+    },
+    Closed {
+        id: i32,
+        link: u64,
+    },
+    Metadata(Result<Metadata, Error>),
+    ProducerId(Result<(i64, i16), Error>),
+    Topic {
+        name: String,
+        result: Result<Topic, Error>,
+        reply: oneshot::Sender<Result<Topic, Error>>,
+    },
+}
+
+struct Link {
+    broker: Broker,
+    /// Tells it from an earlier one with the same broker.
+    number: u64,
+    renew_at: Option<Instant>,
+    /// What comes after it, once its last answer is in.
+    next: Option<Broker>,
+}
+
+/// See the module.
+pub(super) struct Driver {
+    options: Arc<Options>,
+    machine: Machine,
+    nodes: BTreeMap<i32, Node>,
+    links: BTreeMap<i32, Link>,
+    /// Brokers that there was a connection with.
+    seen: BTreeSet<i32>,
+    last_link: u64,
+    work: FuturesUnordered<BoxFuture<'static, Done>>,
+    ends: Ends,
+    /// What of [`Machine::held`] is in `ends.in_flight`.
+    counted: usize,
+    random: Random,
+}
+
+impl Driver {
+    pub(super) fn new(
+        options: Arc<Options>,
+        machine: Machine,
+        nodes: Vec<Node>,
+        ends: Ends,
+    ) -> Self {
+        Self {
+            options,
+            machine,
+            nodes: nodes.into_iter().map(|node| (node.id, node)).collect(),
+            links: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            last_link: 0,
+            work: FuturesUnordered::new(),
+            ends,
+            counted: 0,
+            random: Random::new(),
+        }
+    }
+
+    /// Until the handle is gone, or nothing can go on.
+    pub(super) async fn run(mut self) {
+        loop {
+            let wake = self.act();
+            if let Some(error) = self.machine.take_halt() {
+                let _ = self.ends.deliveries.send(Err(error)); // else nobody waits for it
+                return;
+            }
+            tokio::select! {
+                biased;
+                Some(done) = self.work.next() => self.done(done),
+                command = self.ends.commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                () = until(wake) => {}
+            }
+            // Whatever else is there, so that batches of several partitions share a request.
+            while let Some(Some(done)) = self.work.next().now_or_never() {
+                self.done(done);
+            }
+            while let Ok(command) = self.ends.commands.try_recv() {
+                self.command(command);
+            }
+        }
+    }
+
+    /// Does what can be done now. Gives the time of the next turn.
+    fn act(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let renewal = self.renew(now);
+        let turn = self.machine.turn(now, self.random.next());
+        for action in turn.actions {
+            self.carry_out(action);
+        }
+        for delivery in self.machine.take_deliveries() {
+            self.ends.in_flight.fetch_add(delivery.batch.bytes.len(), Ordering::Relaxed);
+            let _ = self.ends.deliveries.send(Ok(delivery)); // else the handle is gone: we end too
+        }
+        self.publish();
+        turn.wake.into_iter().chain(renewal).min()
+    }
+
+    fn publish(&mut self) {
+        let held = self.machine.held();
+        self.ends.in_flight.fetch_add(held, Ordering::Relaxed);
+        self.ends.in_flight.fetch_sub(self.counted, Ordering::Relaxed);
+        self.counted = held;
+        if self.machine.troubles().take_changed() {
+            self.ends.trouble.send_replace(self.machine.troubles().text());
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Submit(batch) => {
+                let len = batch.bytes.len();
+                self.machine.submit(batch);
+                self.publish();
+                self.ends.in_flight.fetch_sub(len, Ordering::Relaxed); // as the handle counted it
+            }
+            Command::Topic { name, reply } => {
+                let (candidates, options) = (self.candidates(), Arc::clone(&self.options));
+                self.push(async move {
+                    let result = ask::topic(candidates, &options, &name).await;
+                    Done::Topic { name, result, reply }
+                });
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Produce { broker: id, request, batches } => {
+                let timeout = self.options.request_timeout;
+                let Some(link) = self.links.get(&id) else { return };
+                let (broker, link) = (link.broker.clone(), link.number);
+                self.push(async move {
+                    let result = broker.produce(Produce { timeout, batches }).await;
+                    Done::Produced { id, link, request, result }
+                });
+            }
+            Action::Connect { broker } => self.connect(broker, false),
+            Action::Metadata { topics } => {
+                let (candidates, options) = (self.candidates(), Arc::clone(&self.options));
+                self.push(async move {
+                    let question = |broker| ask::metadata(broker, &topics);
+                    Done::Metadata(ask::any(candidates, &options, question).await)
+                });
+            }
+            Action::ProducerId => {
+                let (candidates, options) = (self.candidates(), Arc::clone(&self.options));
+                self.push(async move {
+                    Done::ProducerId(ask::any(candidates, &options, ask::producer_id).await)
+                });
+            }
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        let (now, random) = (Instant::now(), self.random.next());
+        match done {
+            Done::Connected { id, renewal: false, result: Ok(broker) } => {
+                if !self.seen.insert(id) {
+                    metrics::reconnect(Peer::Kafka);
+                }
+                self.machine.connected(id, broker.name(), now);
+                self.put(id, broker);
+            }
+            Done::Connected { id, renewal: false, result: Err(error) } => {
+                if let Some(why) = self.judge(error) {
+                    self.machine.unreachable(id, &why, now, random);
+                }
+            }
+            Done::Connected { id, renewal: true, result } => self.renewed(id, result),
+            Done::Produced { request, result: Ok(produced), .. } => {
+                self.machine.answered(request, produced, now, random);
+            }
+            Done::Produced { id, link, result: Err(error), .. } => {
+                if let Some(why) = self.judge(error) {
+                    self.lost(id, link, &why);
+                }
+            }
+            Done::Closed { id, link } => self.lost(id, link, "the broker closed the connection"),
+            Done::Metadata(Ok(metadata)) => self.leaders(metadata),
+            Done::Metadata(Err(error)) => {
+                if let Some(why) = self.judge(error) {
+                    self.machine.metadata_failed(&why, now, random);
+                }
+            }
+            Done::ProducerId(Ok((id, epoch))) => {
+                self.machine.identity(Identity { id, epoch }, now);
+            }
+            Done::ProducerId(Err(error)) => {
+                if let Some(why) = self.judge(error) {
+                    self.machine.identity_failed(&why, now, random);
+                }
+            }
+            Done::Topic { name, result, reply } => {
+                if let Ok(topic) = &result {
+                    let partitions = usize::try_from(topic.partitions).unwrap_or(usize::MAX);
+                    self.machine.topic(&name, partitions, topic.max_message_bytes);
+                }
+                let _ = reply.send(result); // else nobody waits for it any more
+            }
+        }
+    }
+
+    /// What only a person can mend ends everything; of the rest, the reason in words.
+    fn judge(&mut self, error: Error) -> Option<String> {
+        match error.disposition() {
+            Disposition::Retry => Some(chain(&error)),
+            Disposition::Halt(_) => {
+                self.machine.halt(error);
+                None
+            }
+        }
+    }
+
+    fn leaders(&mut self, metadata: Metadata) {
+        let (now, random) = (Instant::now(), self.random.next());
+        // One without brokers is of a broker that has just started.
+        if !metadata.brokers.is_empty() {
+            self.nodes = metadata.brokers.into_iter().map(|node| (node.id, node)).collect();
+        }
+        let topics = metadata.topics.into_iter().map(|topic| Leaders {
+            topic: topic.name,
+            code: topic.code,
+            leaders: topic.partitions.iter().map(|p| (p.index, p.leader)).collect(),
+        });
+        self.machine.leaders(topics.collect(), now, random);
+    }
+
+    fn lost(&mut self, id: i32, number: u64, why: &str) {
+        if self.links.get(&id).is_none_or(|link| link.number != number) {
+            return; // an earlier one, which was judged already
+        }
+        debug!("connection with broker {id}: {why}");
+        if let Some(link) = self.links.remove(&id) {
+            link.broker.close();
+        }
+        self.machine.hold(id, false);
+        self.machine.lost(id, why, Instant::now(), self.random.next());
+    }
+
+    fn connect(&mut self, id: i32, renewal: bool) {
+        let Some(node) = self.nodes.get(&id).cloned() else {
+            let why = format!("broker {id} is not among those that the cluster names");
+            return self.machine.unreachable(id, &why, Instant::now(), self.random.next());
+        };
+        let options = Arc::clone(&self.options);
+        self.push(async move {
+            let result = Broker::connect(&node.host, node.port, &options).await;
+            Done::Connected { id, renewal, result }
+        });
+    }
+
+    fn put(&mut self, id: i32, broker: Broker) {
+        self.last_link += 1;
+        let (number, renew_at) = (self.last_link, broker.renew_at());
+        let link = Link { broker: broker.clone(), number, renew_at, next: None };
+        if let Some(old) = self.links.insert(id, link) {
+            old.broker.close();
+        }
+        self.push(async move {
+            broker.closed().await;
+            Done::Closed { id, link: number }
+        });
+    }
+
+    /// Replaces connections whose login ends soon: a new one is made, the last answer of the old one
+    /// is awaited, and then they change places. Gives the time of the next one.
+    fn renew(&mut self, now: Instant) -> Option<Instant> {
+        let due = |link: &Link| link.renew_at.is_some_and(|at| at <= now);
+        let old: Vec<i32> =
+            self.links.iter().filter(|(_, link)| due(link)).map(|(&id, _)| id).collect();
+        for id in old {
+            if let Some(link) = self.links.get_mut(&id) {
+                link.renew_at = None;
+            }
+            self.connect(id, true);
+        }
+        let ready: Vec<i32> = self
+            .links
+            .iter()
+            .filter(|&(&id, link)| link.next.is_some() && self.machine.is_drained(id))
+            .map(|(&id, _)| id)
+            .collect();
+        for id in ready {
+            if let Some(next) = self.links.get_mut(&id).and_then(|link| link.next.take()) {
+                self.put(id, next);
+                self.machine.hold(id, false);
+            }
+        }
+        self.links.values().filter_map(|link| link.renew_at).min()
+    }
+
+    fn renewed(&mut self, id: i32, result: Result<Broker, Error>) {
+        match (result, self.links.get_mut(&id)) {
+            (Ok(broker), Some(link)) => {
+                link.next = Some(broker);
+                self.machine.hold(id, true);
+            }
+            (Ok(_), None) => {}
+            // The broker ends the old one in its time, and then it is made again as usual.
+            (Err(error), _) => {
+                if let Some(why) = self.judge(error) {
+                    debug!("connection with broker {id} is not renewed: {why}");
+                }
+            }
+        }
+    }
+
+    /// Whoever may answer, in the order in which to try: connections, then the brokers that are
+    /// known, then those that the configuration names.
+    fn candidates(&mut self) -> Vec<Candidate> {
+        let mut live: Vec<Broker> = self.links.values().map(|link| link.broker.clone()).collect();
+        live.retain(|broker| !broker.is_closed());
+        let mut nodes: Vec<(String, u16)> =
+            self.nodes.values().map(|node| (node.host.clone(), node.port)).collect();
+        for bootstrap in &self.options.brokers {
+            if !nodes.contains(bootstrap) {
+                nodes.push(bootstrap.clone());
+            }
+        }
+        // Not always the same one first: it may be the one that is away.
+        self.random.rotate(&mut live);
+        self.random.rotate(&mut nodes);
+        let live = live.into_iter().map(Candidate::Live);
+        live.chain(nodes.into_iter().map(|(host, port)| Candidate::Dial(host, port))).collect()
+    }
+
+    fn push(&self, future: impl Future<Output = Done> + Send + 'static) {
+        self.work.push(future.boxed());
+    }
+}
+
+async fn until(wake: Option<Instant>) {
+    match wake {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// Xorshift: only to spread pauses.
+pub(super) struct Random(u32);
+
+impl Random {
+    pub(super) fn new() -> Self {
+        let seed = RandomState::new().build_hasher().finish();
+        Self(u32::try_from(seed >> 33).unwrap_or(1) | 1)
+    }
+
+    pub(super) const fn next(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 17;
+        self.0 ^= self.0 << 5;
+        self.0
+    }
+
+    pub(super) fn rotate<T>(&mut self, list: &mut [T]) {
+        if let Some(by) = (self.next() as usize).checked_rem(list.len()) {
+            list.rotate_left(by);
+        }
+    }
+}

@@ -1,0 +1,493 @@
+//! The machine against a simulated cluster that answers as real brokers were measured to, loses
+//! answers, carries out bytes of dead connections late, moves leaders, drops what was not
+//! replicated, and restarts with a short memory.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    machine::{Action, Leaders, Machine, Settings},
+    queue::Identity,
+};
+use crate::{
+    batch::{Batch, Batcher, Codec, Limits, Stamp},
+    lsn::Lsn,
+    progress::Ledger,
+    sink::kafka::wire::{PartitionProduced, PartitionRecords, Produced},
+};
+
+type Key = (Arc<str>, i32);
+
+const BROKERS: i32 = 3;
+const STORED: i16 = 0;
+const TIMED_OUT: i16 = 7;
+const OUT_OF_ORDER: i16 = 45;
+
+/// A batch in a partition's log.
+#[derive(Clone)]
+struct Entry {
+    id: i64,
+    epoch: i16,
+    first: i32,
+    last: i32,
+    values: Vec<u64>,
+}
+
+/// What a leader remembers of a producer: its epoch, and the sequence ranges of its last batches.
+#[derive(Clone, Default)]
+struct Memory {
+    epoch: i16,
+    ranges: VecDeque<(i32, i32)>,
+}
+
+#[derive(Default)]
+struct Log {
+    entries: Vec<Entry>,
+    /// Entries that all replicas have.
+    replicated: usize,
+    leader: Option<i32>,
+    memory: HashMap<i64, Memory>,
+    /// Answers 19 and appends nothing.
+    too_few_replicas: bool,
+    /// Answers 7, though it appends.
+    slow_replicas: bool,
+}
+
+impl Log {
+    fn append(&mut self, broker: i32, bytes: &[u8], limit: usize) -> i16 {
+        if self.leader != Some(broker) {
+            return 6;
+        }
+        if bytes.len() > limit {
+            return 10;
+        }
+        if self.too_few_replicas {
+            return 19;
+        }
+        let entry = entry(bytes);
+        if let Some(memory) = self.memory.get(&entry.id) {
+            let known = memory.ranges.contains(&(entry.first, entry.last));
+            let next = memory.ranges.back().map_or(0, |&(_, last)| after(last));
+            match entry.epoch.cmp(&memory.epoch) {
+                std::cmp::Ordering::Less => return 47,
+                std::cmp::Ordering::Greater if entry.first != 0 => return OUT_OF_ORDER,
+                std::cmp::Ordering::Equal if known => return self.acknowledge(),
+                std::cmp::Ordering::Equal if entry.first != next => return OUT_OF_ORDER,
+                _ => {}
+            }
+        }
+        remember(&mut self.memory, &entry, 5);
+        self.entries.push(entry);
+        self.acknowledge()
+    }
+
+    fn acknowledge(&mut self) -> i16 {
+        if self.slow_replicas {
+            return TIMED_OUT;
+        }
+        self.replicated = self.entries.len();
+        STORED
+    }
+
+    /// Memory as it is rebuilt from the log.
+    fn recall(&mut self, ranges: usize) {
+        self.memory.clear();
+        for entry in &self.entries {
+            remember(&mut self.memory, entry, ranges);
+        }
+    }
+}
+
+fn remember(memory: &mut HashMap<i64, Memory>, entry: &Entry, ranges: usize) {
+    let known = memory.entry(entry.id).or_default();
+    if known.epoch != entry.epoch {
+        *known = Memory { epoch: entry.epoch, ranges: VecDeque::new() };
+    }
+    known.ranges.push_back((entry.first, entry.last));
+    if known.ranges.len() > ranges {
+        known.ranges.pop_front();
+    }
+}
+
+fn after(sequence: i32) -> i32 {
+    sequence.checked_add(1).unwrap_or(0)
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().unwrap()
+}
+
+/// Reads a batch and checks that its checksum is of these very bytes.
+fn entry(bytes: &[u8]) -> Entry {
+    assert_eq!(u32::from_be_bytes(field(bytes, 17)), crc32c::crc32c(&bytes[21..]));
+    let first = i32::from_be_bytes(field(bytes, 53));
+    let records = i32::from_be_bytes(field(bytes, 57));
+    let last = (i64::from(first) + i64::from(records) - 1) & i64::from(i32::MAX);
+    // Values are eight bytes between two marks, which no length or delta of ours looks like.
+    let values = bytes[61..].windows(10).filter(|w| w.starts_with(b"<") && w.ends_with(b">"));
+    let values: Vec<u64> = values.map(|w| u64::from_be_bytes(field(w, 1))).collect();
+    assert_eq!(values.len(), usize::try_from(records).unwrap());
+    Entry {
+        id: i64::from_be_bytes(field(bytes, 43)),
+        epoch: i16::from_be_bytes(field(bytes, 51)),
+        first,
+        last: i32::try_from(last).unwrap(),
+        values,
+    }
+}
+
+struct Sent {
+    request: u64,
+    batches: Vec<PartitionRecords>,
+}
+
+struct World {
+    now: Instant,
+    chance: u64,
+    machine: Machine,
+    logs: BTreeMap<Key, Log>,
+    limit: usize,
+    /// By broker: not yet carried out.
+    queued: BTreeMap<i32, VecDeque<Sent>>,
+    /// Carried out, the answer not yet arrived.
+    answers: Vec<(i32, u64, Produced)>,
+    /// Bytes of connections that ended, still with their broker.
+    late: Vec<(i32, Sent)>,
+    connecting: Vec<i32>,
+    connected: Vec<i32>,
+    metadata: bool,
+    producer_id: bool,
+    ids: i64,
+    batcher: Batcher,
+    ledger: Ledger,
+    next_value: BTreeMap<Key, u64>,
+    submitted: u64,
+    delivered: u64,
+    restarts: bool,
+}
+
+impl World {
+    fn new(seed: u64, restarts: bool) -> Self {
+        let settings = Settings {
+            codec: Codec::None,
+            longest_pause: Duration::from_secs(1),
+            metadata_max_age: Duration::from_secs(60),
+            user: None,
+        };
+        let limits = Limits {
+            max_bytes: 1 << 20,
+            max_records: 100,
+            linger: Duration::ZERO,
+            in_flight: 1 << 20,
+        };
+        let keys = [("a", 0), ("a", 1), ("b", 0), ("b", 1)];
+        let logs = keys.into_iter().zip(0..).map(|((topic, partition), at)| {
+            let log = Log { leader: Some(at % BROKERS), ..Log::default() };
+            ((Arc::from(topic), partition), log)
+        });
+        let mut machine = Machine::new(settings, Identity { id: 1, epoch: 0 });
+        for topic in ["a", "b"] {
+            machine.topic(topic, 2, 2000);
+        }
+        Self {
+            now: Instant::now(),
+            chance: seed | 1,
+            machine,
+            logs: logs.collect(),
+            limit: 2000,
+            queued: BTreeMap::new(),
+            answers: Vec::new(),
+            late: Vec::new(),
+            connecting: Vec::new(),
+            connected: Vec::new(),
+            metadata: false,
+            producer_id: false,
+            ids: 1,
+            batcher: Batcher::new(limits),
+            ledger: Ledger::new(Lsn::ZERO),
+            next_value: BTreeMap::new(),
+            submitted: 0,
+            delivered: 0,
+            restarts,
+        }
+    }
+
+    fn random(&mut self, below: u64) -> u64 {
+        self.chance ^= self.chance << 13;
+        self.chance ^= self.chance >> 7;
+        self.chance ^= self.chance << 17;
+        (self.chance >> 11) % below
+    }
+
+    fn pick(&mut self, len: usize) -> usize {
+        usize::try_from(self.random(len as u64)).unwrap()
+    }
+
+    fn some_key(&mut self) -> Key {
+        let at = self.pick(self.logs.len());
+        self.logs.keys().nth(at).unwrap().clone()
+    }
+
+    fn some_log(&mut self) -> &mut Log {
+        let key = self.some_key();
+        self.logs.get_mut(&key).unwrap()
+    }
+
+    fn batch(&mut self) -> Batch {
+        let (topic, partition) = self.some_key();
+        let id = self.batcher.topic(Arc::clone(&topic), 2, 1 << 20);
+        let ticket = self.ledger.begin();
+        let stamp = Stamp { timestamp_ms: 0, committed_at: 0, now: self.now.into_std() };
+        for _ in 0..=self.random(12) {
+            let next = self.next_value.entry((Arc::clone(&topic), partition)).or_default();
+            let value = *next;
+            *next += 1;
+            self.batcher
+                .append(id, partition.unsigned_abs(), stamp, ticket, |record| {
+                    record.key(None);
+                    record.value_with(|out| {
+                        out.push(b'<');
+                        out.extend(value.to_be_bytes());
+                        out.push(b'>');
+                        out.extend([b'.'; 40]);
+                        Ok::<_, std::convert::Infallible>(())
+                    })
+                })
+                .unwrap();
+            self.submitted += 1;
+        }
+        self.batcher.flush_all();
+        self.batcher.closed().unwrap()
+    }
+
+    /// Lets the machine act, and takes what it delivers.
+    fn turn(&mut self) {
+        let random = u32::try_from(self.random(1 << 32)).unwrap();
+        let turn = self.machine.turn(self.now, random);
+        for action in turn.actions {
+            match action {
+                Action::Produce { broker, request, batches } => {
+                    assert!(self.connected.contains(&broker));
+                    let mut keys: Vec<_> =
+                        batches.iter().map(|b| (Arc::clone(&b.topic), b.partition)).collect();
+                    keys.sort();
+                    keys.dedup();
+                    assert_eq!(keys.len(), batches.len(), "two batches of one partition");
+                    self.queued.entry(broker).or_default().push_back(Sent { request, batches });
+                }
+                Action::Connect { broker } => self.connecting.push(broker),
+                Action::Metadata { .. } => self.metadata = true,
+                Action::ProducerId => self.producer_id = true,
+            }
+        }
+        for delivery in self.machine.take_deliveries() {
+            self.delivered += u64::from(delivery.batch.records);
+        }
+        assert!(self.machine.take_halt().is_none());
+        // Without anything to do the machine must have named a time, or wait for us.
+        let waits = turn.wake.is_some()
+            || !self.connecting.is_empty()
+            || !self.answers.is_empty()
+            || self.metadata
+            || self.producer_id
+            || self.queued.values().any(|queue| !queue.is_empty());
+        assert!(waits || self.delivered == self.submitted, "hangs");
+    }
+
+    fn carry_out(&mut self, broker: i32, sent: &Sent) -> Vec<PartitionProduced> {
+        let limit = self.limit;
+        let answer = |batch: &PartitionRecords| {
+            let log = self.logs.get_mut(&(Arc::clone(&batch.topic), batch.partition)).unwrap();
+            let code = log.append(broker, &batch.records, limit);
+            PartitionProduced {
+                topic: Arc::clone(&batch.topic),
+                partition: batch.partition,
+                code,
+                base_offset: if code == STORED { 0 } else { -1 },
+                log_append_time: -1,
+                log_start_offset: 0,
+                bad_records: Vec::new(),
+                message: None,
+            }
+        };
+        sent.batches.iter().map(answer).collect()
+    }
+
+    fn process(&mut self, broker: i32) {
+        let Some(sent) = self.queued.get_mut(&broker).and_then(VecDeque::pop_front) else { return };
+        let partitions = self.carry_out(broker, &sent);
+        let throttle = Duration::from_millis(if self.random(20) == 0 { 100 } else { 0 });
+        self.answers.push((broker, sent.request, Produced { throttle, partitions }));
+    }
+
+    fn answer(&mut self) {
+        if !self.answers.is_empty() {
+            let at = self.pick(self.answers.len());
+            let (_, request, produced) = self.answers.swap_remove(at);
+            self.machine.answered(request, produced, self.now, 0);
+        }
+    }
+
+    /// What is not carried out may be later, or never.
+    fn lose(&mut self, broker: i32) {
+        self.answers.retain(|(of, ..)| *of != broker);
+        let queue = self.queued.remove(&broker).unwrap_or_default();
+        let arrived = self.pick(queue.len() + 1);
+        self.late.extend(queue.into_iter().take(arrived).map(|sent| (broker, sent)));
+        if self.connected.contains(&broker) {
+            self.connected.retain(|&id| id != broker);
+            self.machine.lost(broker, "lost", self.now, 0);
+        }
+    }
+
+    fn tell_leaders(&mut self) {
+        if !std::mem::take(&mut self.metadata) {
+            return;
+        }
+        let topics = ["a", "b"].map(|topic| Leaders {
+            topic: Arc::from(topic),
+            code: 0,
+            leaders: self
+                .logs
+                .iter()
+                .filter(|((of, _), _)| &**of == topic)
+                .map(|((_, partition), log)| (*partition, log.leader))
+                .collect(),
+        });
+        self.machine.leaders(topics.into(), self.now, 0);
+    }
+
+    fn connect(&mut self, works: bool) {
+        for broker in std::mem::take(&mut self.connecting) {
+            if works {
+                self.connected.push(broker);
+                self.machine.connected(broker, "b", self.now);
+            } else {
+                self.machine.unreachable(broker, "unreachable", self.now, 0);
+            }
+        }
+    }
+
+    /// The new leader has what was replicated, and perhaps more.
+    fn move_leader(&mut self) {
+        let (to, keep) = (self.random(4), self.random(100));
+        let log = self.some_log();
+        log.leader = i32::try_from(to).ok().filter(|&to| to < BROKERS);
+        let more = log.entries.len() - log.replicated;
+        log.entries.truncate(log.replicated + usize::try_from(keep).unwrap() % (more + 1));
+        log.recall(5);
+    }
+
+    fn restart(&mut self, broker: i32) {
+        self.lose(broker);
+        self.late.retain(|(of, _)| *of != broker);
+        for log in self.logs.values_mut().filter(|log| log.leader == Some(broker)) {
+            log.recall(1);
+        }
+    }
+
+    fn step(&mut self) {
+        let broker = i32::try_from(self.random(3)).unwrap();
+        match self.random(100) {
+            0..20 => {
+                let batch = self.batch();
+                self.machine.submit(batch);
+            }
+            20..45 => self.process(broker),
+            45..70 => self.answer(),
+            70..74 => self.tell_leaders(),
+            74..78 => {
+                let works = self.random(3) > 0;
+                self.connect(works);
+            }
+            78..80 => self.lose(broker),
+            80..82 => self.move_leader(),
+            82..84 => self.some_log().too_few_replicas ^= true,
+            84..86 => self.some_log().slow_replicas ^= true,
+            86 => self.limit = 300 + self.pick(1000),
+            87 if self.restarts => self.restart(broker),
+            88 if self.producer_id => self.give_id(),
+            89 if !self.late.is_empty() => {
+                // In the order in which they were sent, as they came over one connection.
+                let (broker, sent) = self.late.remove(0);
+                self.carry_out(broker, &sent);
+            }
+            _ => self.now += Duration::from_millis(20),
+        }
+        self.turn();
+    }
+
+    fn give_id(&mut self) {
+        self.ids += 1;
+        self.producer_id = false;
+        self.machine.identity(Identity { id: self.ids, epoch: 0 }, self.now);
+    }
+
+    /// All is well from now on, and everything arrives.
+    fn settle(&mut self) {
+        for log in self.logs.values_mut() {
+            (log.too_few_replicas, log.slow_replicas) = (false, false);
+            log.leader = log.leader.or(Some(0));
+        }
+        for _ in 0..3000 {
+            (0..BROKERS).for_each(|broker| self.process(broker));
+            self.answer();
+            self.tell_leaders();
+            self.connect(true);
+            if self.producer_id {
+                self.give_id();
+            }
+            self.now += Duration::from_millis(20);
+            self.turn();
+        }
+        for (broker, sent) in std::mem::take(&mut self.late) {
+            self.carry_out(broker, &sent);
+        }
+    }
+
+    fn check(&mut self) {
+        assert_eq!(self.delivered, self.submitted, "not everything was delivered");
+        assert_eq!(self.machine.held(), 0);
+        assert_eq!(self.machine.troubles().text(), None);
+        for (key, log) in &self.logs {
+            let values: Vec<u64> = log.entries.iter().flat_map(|e| e.values.clone()).collect();
+            let count = self.next_value.get(key).copied().unwrap_or_default();
+            let mut previous = None;
+            for &value in &values {
+                let next = previous.map_or(0, |previous| previous + 1);
+                let again = self.restarts && value < next;
+                assert!(value == next || again, "{key:?}: {value} after {previous:?}");
+                previous = Some(value);
+            }
+            assert_eq!(previous.map_or(0, |last| last + 1), count, "{key:?}: its end is wrong");
+        }
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(256))]
+
+    /// Brokers that remember: nothing is lost, nothing is twice, all is in order.
+    #[test]
+    fn stores_everything_once_and_in_order(seed: u64, steps in 1..1500_usize) {
+        let mut world = World::new(seed, false);
+        (0..steps).for_each(|_| world.step());
+        world.settle();
+        world.check();
+    }
+
+    /// A restarted broker knows only the last batch: rows may be twice, but nothing is lost or
+    /// overtaken, and the last row is the last.
+    #[test]
+    fn stores_everything_in_order_when_brokers_forget(seed: u64, steps in 1..1500_usize) {
+        let mut world = World::new(seed, true);
+        (0..steps).for_each(|_| world.step());
+        world.settle();
+        world.check();
+    }
+}
