@@ -1,6 +1,6 @@
 //! What we build on: no C library, one TLS provider, and nothing twice without a reason.
 //!
-//! `Cargo.lock` says what there is for every platform, cargo what is linked and doubled on this one. Licences and advisories:
+//! `Cargo.lock` says what there is for every platform, cargo what is linked, licensed and doubled on this one. Advisories:
 //! `tests/supply.sh`.
 
 use std::{
@@ -87,12 +87,8 @@ fn no_crate_links_a_c_library() {
     let tools = |of: &BTreeSet<String>| BUILD_TOOLS.iter().any(|tool| of.contains(*tool));
     let built = lock.iter().filter(|(_, package)| tools(&package.needs));
     same("packages built with a tool for C", built.map(|(name, _)| name.clone()), BUILT_WITH);
-    let metadata = cargo(&["metadata", "--format-version=1", "--filter-platform", &host()]);
-    let metadata: Value = serde_json::from_str(&metadata).expect("cargo prints JSON");
-    let packages = metadata["packages"].as_array().expect("a list of packages");
-    let here: BTreeSet<&str> = resolved(&metadata);
-    let links = packages.iter().filter(|p| !p["links"].is_null());
-    let links = links.filter(|p| p["id"].as_str().is_some_and(|id| here.contains(id)));
+    let packages = packages();
+    let links = packages.iter().filter(|package| !package["links"].is_null());
     same("packages that say links", links.map(|p| text(p, "name")), LINKS);
 }
 
@@ -111,6 +107,30 @@ fn what_is_there_twice_has_a_reason() {
     let printed = cargo(&args);
     let names = printed.lines().filter_map(|line| line.split_whitespace().next());
     same("packages in cargo tree -d", names.map(str::to_owned), TWICE);
+}
+
+#[test]
+fn everything_comes_from_the_registry() {
+    let sources =
+        include_str!("../Cargo.lock").lines().filter(|line| line.starts_with("source = "));
+    let other = sources
+        .clone()
+        .find(|line| *line != "source = \"registry+https://github.com/rust-lang/crates.io-index\"");
+    assert!(sources.count() > 100, "that is not all of Cargo.lock");
+    assert_eq!(other, None);
+}
+
+#[test]
+fn every_licence_is_one_that_we_may_ship() {
+    let (_, allowed) = include_str!("../.deny.toml").split_once("allow = [").expect("a list");
+    let (allowed, _) = allowed.split_once(']').expect("the list ends");
+    let allowed: Vec<&str> = allowed.split('"').skip(1).step_by(2).collect();
+    for package in packages() {
+        let licence = package["license"].as_str().unwrap_or_default().replace('/', " OR ");
+        let mut parts = licence.split(" AND ").map(|part| part.trim_matches(['(', ')']));
+        let ok = parts.all(|part| part.split(" OR ").any(|one| allowed.contains(&one)));
+        assert!(ok, "{} is under {licence:?}", text(&package, "name"));
+    }
 }
 
 /// Both ways: what is there and not listed is new, what is listed and not there is old.
@@ -148,9 +168,14 @@ fn lock() -> BTreeMap<String, Package> {
     packages
 }
 
-fn resolved(metadata: &Value) -> BTreeSet<&str> {
+/// Every package that can be part of something on this platform, as `cargo metadata` has it.
+fn packages() -> Vec<Value> {
+    let metadata = cargo(&["metadata", "--format-version=1", "--filter-platform", &host()]);
+    let metadata: Value = serde_json::from_str(&metadata).expect("cargo prints JSON");
     let nodes = metadata["resolve"]["nodes"].as_array().expect("a list of nodes");
-    nodes.iter().filter_map(|node| node["id"].as_str()).collect()
+    let here: BTreeSet<&str> = nodes.iter().filter_map(|node| node["id"].as_str()).collect();
+    let packages = metadata["packages"].as_array().expect("a list of packages").iter();
+    packages.filter(|p| p["id"].as_str().is_some_and(|id| here.contains(id))).cloned().collect()
 }
 
 fn text(package: &Value, field: &str) -> String {
