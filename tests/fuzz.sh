@@ -25,7 +25,7 @@ LOG=$(mktemp); trap 'rm -f "$LOG"' EXIT
 # The paths of this machine are nobody's business.
 tidy() { sed "s|$PWD/||g; s|${CARGO_HOME:-$HOME/.cargo}|~/.cargo|g; s|$HOME|~|g"; }
 
-timeout --foreground 900 cargo fuzz build --sanitizer none >"$LOG" 2>&1 || { tail -40 "$LOG" | tidy >&2; die "the targets do not build"; }
+timeout --foreground 1500 cargo fuzz build --sanitizer none >"$LOG" 2>&1 || { tail -40 "$LOG" | tidy >&2; die "the targets do not build"; }
 FOUND=()
 for target in "${TARGETS[@]}"; do
   CORPUS=fuzz/corpus/$target ARTIFACTS=fuzz/artifacts/$target BEGIN=$(mktemp)
