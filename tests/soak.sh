@@ -1,10 +1,10 @@
 #!/bin/bash
 # tests/soak.sh [rounds=10] [seed=N] [minutes=0] [fuzz=600] [FILTER ...]: the long runs that CI has no time for. Runs the integration
-# tests and those marked #[ignore] with PGSLUICE_SOAK=1, round after round with a new seed each (PGSLUICE_SEED), and then the fuzz
+# tests and those marked #[ignore] with TESTS_SOAK=1, round after round with a new seed each (TESTS_SEED), and then the fuzz
 # targets for that many seconds. Ends at the first failure and prints the command that repeats it. minutes: no new round after that.
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
-export TESTBED_INSTALL=${TESTBED_INSTALL:-1} PGSLUICE_SOAK=1
+export TESTBED_INSTALL=${TESTBED_INSTALL:-1} TESTS_SOAK=1
 . tests/servers/need.sh
 ROUNDS=10 SEED=$((RANDOM * 32768 + RANDOM)) MINUTES=0 FUZZ=600 FILTER=()
 for a; do case $a in
@@ -20,7 +20,7 @@ for round in $(seq 1 "$ROUNDS"); do
   [ "$MINUTES" = 0 ] || [ $((SECONDS / 60)) -lt "$MINUTES" ] || break
   BEGIN=$SECONDS
   echo "=== round $round of $ROUNDS, seed $SEED"
-  export PGSLUICE_SEED=$SEED PROPTEST_CASES=4096
+  export TESTS_SEED=$SEED PROPTEST_CASES=4096
   limited 7200 cargo test --locked --no-fail-fast "${FILTER[@]}" -- --include-ignored ||
     die "round $round failed. Again: tests/soak.sh rounds=1 fuzz=0 seed=$SEED ${FILTER[*]}"
   echo "=== round $round: $((SECONDS - BEGIN)) s"

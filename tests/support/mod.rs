@@ -9,7 +9,7 @@
 //!
 //! # Ports
 //! Cargo runs one test binary after the other, and the tests of one at the same time. So each binary has a [`Ports`] of its own, 100 ports
-//! from `PGSLUICE_TEST_PORTS` (15000 if not set: below the range that the kernel gives to clients) on. Two runs on
+//! from `TESTS_PORTS` (15000 if not set: below the range that the kernel gives to clients) on. Two runs on
 //! one machine need two values of it.
 
 #![allow(
@@ -57,6 +57,8 @@ impl Ports {
     pub const KAFKA: Self = Self(7);
     /// `tests/soak.rs`: long runs with chance.
     pub const SOAK: Self = Self(8);
+    /// `tests/quote_ident.rs`: names as PostgreSQL quotes them.
+    pub const QUOTE_IDENT: Self = Self(9);
 
     /// A PostgreSQL's port: `i` from 0 to 9.
     pub fn postgres(self, i: u16) -> u16 {
@@ -83,9 +85,8 @@ impl Ports {
     }
 
     fn first(self) -> u16 {
-        let base = std::env::var("PGSLUICE_TEST_PORTS").ok();
-        let base: u16 =
-            base.map_or(15000, |text| text.parse().expect("PGSLUICE_TEST_PORTS is a port"));
+        let base = std::env::var("TESTS_PORTS").ok();
+        let base: u16 = base.map_or(15000, |text| text.parse().expect("TESTS_PORTS is a port"));
         base + 100 * self.0
     }
 }
@@ -119,7 +120,7 @@ pub fn eventually_some<T>(
 
 /// Is this the long run of `tests/soak.sh`? Then tests take more seeds and rounds.
 pub fn soak() -> bool {
-    std::env::var_os("PGSLUICE_SOAK").is_some_and(|value| value == "1")
+    std::env::var_os("TESTS_SOAK").is_some_and(|value| value == "1")
 }
 
 /// A script of `tests/servers/`, by its name.
