@@ -20,9 +20,9 @@ use super::{
 /// Kafka's lengths are i32.
 const LARGEST_BATCH: usize = i32::MAX as usize;
 
-/// Buffers of delivered batches are kept up to this part of `Limits::in_flight`: a few full ones,
+/// Buffers of delivered batches are kept up to this part of `Limits::in_flight`: some full ones,
 /// or many small.
-const SPARE: usize = 4;
+const SPARE: usize = 2;
 
 /// Up to this size a batch is copied out of its buffer when it is closed.
 const SMALL: usize = 16 << 10;
