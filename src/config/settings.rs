@@ -1,6 +1,6 @@
 //! The merged values, each with its default, for those who build options from them.
 
-use std::{collections::BTreeMap, fs::File, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs::File, io::Read as _, path::PathBuf, time::Duration};
 
 use super::{
     Invalid, Problem, Purpose,
@@ -149,7 +149,8 @@ impl Settings {
     /// A file that must be readable.
     pub(super) fn file(&mut self, key: &'static str) -> Option<PathBuf> {
         let path = PathBuf::from(self.text(key)?);
-        if let Err(error) = File::open(&path) {
+        // A folder opens as well as a file does: only a byte shows it.
+        if let Err(error) = File::open(&path).and_then(|mut file| file.read(&mut [0])) {
             self.refuse(key, format!("is {}, which cannot be read: {error}", path.display()));
         }
         Some(path)
