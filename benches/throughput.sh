@@ -44,7 +44,7 @@ for w in ${ONLY//,/ }; do
   for round in $(seq 1 "$ROUNDS"); do
     tests/servers/kafka-topics "127.0.0.1:$KPORT" delete bench >/dev/null 2>&1 || true
     tests/servers/kafka-topics "127.0.0.1:$KPORT" create bench partitions="${PARTITIONS:-1}" >/dev/null
-    q "drop table if exists bench, wide; create table bench(id bigserial primary key, name text, created_on timestamptz);
+    q "set client_min_messages=warning; drop table if exists bench, wide; create table bench(id bigserial primary key, name text, created_on timestamptz);
        create table wide(id bigint, h text, x text, n numeric, j jsonb, t timestamptz, u uuid); drop publication if exists p; create publication p for table bench, wide"
     for s in raw ours; do
       q "select pg_drop_replication_slot('$s') from pg_replication_slots where slot_name='$s'" >/dev/null

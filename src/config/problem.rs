@@ -112,7 +112,7 @@ pub(super) fn meant_word<'a>(word: &str, words: &[&'a str]) -> Option<&'a str> {
     let word = word.to_lowercase();
     let scored = words.iter().map(|w| (strsim::jaro_winkler(&word, &w.to_lowercase()), *w));
     let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-    (best.0 >= 0.8).then_some(best.1)
+    (best.0 >= 0.75).then_some(best.1)
 }
 
 #[cfg(test)]

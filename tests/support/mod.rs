@@ -57,6 +57,8 @@ impl Ports {
     pub const KAFKA: Self = Self(7);
     /// `tests/soak.rs`: long runs with chance.
     pub const SOAK: Self = Self(8);
+    /// `tests/quote_ident.rs`: names as PostgreSQL quotes them.
+    pub const QUOTE_IDENT: Self = Self(9);
 
     /// A PostgreSQL's port: `i` from 0 to 9.
     pub fn postgres(self, i: u16) -> u16 {

@@ -77,6 +77,10 @@ pub const TOPIC_ALREADY_EXISTS: i16 = 36;
 pub const NONE: i16 = 0;
 /// No such topic, or no such partition, as far as this broker knows.
 pub const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
+/// Another broker leads the partition.
+pub const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+/// `min.insync.replicas` was not met before anything was appended.
+pub const NOT_ENOUGH_REPLICAS: i16 = 19;
 /// Another broker is the controller.
 pub const NOT_CONTROLLER: i16 = 41;
 /// An ACL is missing.

@@ -304,7 +304,7 @@ impl Machine {
         }
         // The connection sees to it that none is; but nothing may hang on it.
         for (place, part) in missing {
-            self.fail(place, part, Failure::Again, now, random);
+            self.fail(place, part, Failure::InDoubt, now, random);
         }
     }
 
@@ -319,13 +319,13 @@ impl Machine {
     ) {
         let failure = match codes::produce(answer.code) {
             Verdict::Stored => return self.stored(place, part, answer.base_offset, now),
-            Verdict::Wait => Failure::Again,
+            Verdict::Wait => unstored(answer.code),
             Verdict::Refresh => {
                 self.metadata.wanted = true;
                 if let Some(partition) = self.partitions.get_mut(place) {
                     partition.leader = None;
                 }
-                Failure::Again
+                unstored(answer.code)
             }
             Verdict::Split => Failure::TooLarge,
             Verdict::NewProducer if matches!(answer.code, 45 | 46 | 59) => Failure::OutOfOrder,
@@ -356,13 +356,20 @@ impl Machine {
             self.troubles.end(What::Partition(place), now);
         }
         self.list(place);
-        self.held -= part.bytes.len();
-        metrics::batch_stored(u64::from(part.records), part.bytes.len() as u64);
         self.unpack(part, base_offset);
+        self.unpack_implied(place);
+    }
+
+    fn unpack_implied(&mut self, place: usize) {
+        while let Some(part) = self.partitions.get_mut(place).and_then(|p| p.queue.implied()) {
+            self.unpack(part, -1);
+        }
     }
 
     /// One part of a parcel less is on its way.
     fn unpack(&mut self, part: Part, base_offset: i64) {
+        self.held -= part.bytes.len();
+        metrics::batch_stored(u64::from(part.records), part.bytes.len() as u64);
         let Some(parcel) = self.parcels.get_mut(&part.parcel) else { return };
         parcel.parts -= 1;
         if base_offset >= 0 {
@@ -382,6 +389,7 @@ impl Machine {
         if let Some(partition) = self.partitions.get_mut(place) {
             partition.queue.failed(part, why, now, random);
         }
+        self.unpack_implied(place);
         self.list(place);
     }
 
@@ -396,7 +404,7 @@ impl Machine {
         for name in lost {
             let Some(request) = self.forget(name) else { continue };
             for (place, part) in request.parts {
-                self.fail(place, part, Failure::Again, now, random);
+                self.fail(place, part, Failure::InDoubt, now, random);
                 metrics::retry("connection");
                 let Some(partition) = self.partitions.get(place) else { continue };
                 let text = format!("{}[{}]: {why}", partition.topic, partition.number);
@@ -579,6 +587,16 @@ impl Machine {
     fn name(&mut self) -> u64 {
         self.last_name += 1;
         self.last_name
+    }
+}
+
+/// Whether a batch with this code may be in the log all the same.
+const fn unstored(code: i16) -> Failure {
+    match code {
+        codes::UNKNOWN_TOPIC_OR_PARTITION
+        | codes::NOT_LEADER_OR_FOLLOWER
+        | codes::NOT_ENOUGH_REPLICAS => Failure::Refused,
+        _ => Failure::InDoubt,
     }
 }
 

@@ -59,15 +59,21 @@ pub(super) struct Part {
     /// Whether identity and sequence are in the bytes.
     sealed: bool,
     under_way: bool,
-    /// Whether a broker may hold it though it never said so.
+    /// Whether a broker may hold it: an answer was lost, or did not say.
     in_doubt: bool,
+    /// A batch behind it is stored. Then it is as well if it is in doubt, as a broker takes nothing
+    /// behind a gap. This matters where the broker would deny it: restarted, it knows only its last
+    /// batch and takes this one for a gap; or it is too large now, or there are too few replicas.
+    overtaken: bool,
 }
 
 /// Why a batch is not stored, as far as the queue must know.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Failure {
-    /// Send it again.
-    Again,
+    /// Nobody said what became of it, or that it is on all replicas: send it again.
+    InDoubt,
+    /// This time it was not appended: send it again.
+    Refused,
     /// Its place in the sequence is wrong. Where a batch before it is not stored either, that is
     /// only a consequence.
     OutOfOrder,
@@ -165,7 +171,6 @@ impl Queue {
             part.seal(self.identity, sequence);
         }
         part.under_way = true;
-        part.in_doubt = true;
         self.under_way += 1;
         self.paused_until = None;
         Some(part)
@@ -175,6 +180,7 @@ impl Queue {
     pub(super) fn stored(&mut self, id: u64, now: Instant) -> Option<Part> {
         let at = self.parts.iter().position(|part| part.id == id && part.under_way)?;
         let part = self.parts.remove(at)?;
+        self.parts.iter_mut().take(at).for_each(|earlier| earlier.overtaken = true);
         if !self.stalled {
             self.known_at = Some(now);
             self.backoff.reset();
@@ -191,22 +197,32 @@ impl Queue {
         let Some(part) = self.parts.get_mut(at) else { return };
         part.under_way = false;
         match why {
-            Failure::OutOfOrder if at > 0 => part.in_doubt = false,
+            Failure::OutOfOrder if at > 0 => {}
             Failure::OutOfOrder => self.cure = Some(Cure::Renumber { new_id: false }),
             Failure::Fenced => self.cure = Some(Cure::Renumber { new_id: true }),
             Failure::TooLarge => {
                 // Renumbering comes first if both are due; this answer will come again.
-                part.in_doubt = false;
                 self.cure.get_or_insert(Cure::Split(id));
             }
-            Failure::Again if self.paused_until.is_none() => {
-                self.paused_until = Some(now + self.backoff.next(random));
+            Failure::InDoubt | Failure::Refused => {
+                part.in_doubt |= why == Failure::InDoubt;
+                if self.paused_until.is_none() {
+                    self.paused_until = Some(now + self.backoff.next(random));
+                }
             }
-            Failure::Again => {}
         }
         self.stalled = true;
         self.known_at = None;
         self.answered();
+    }
+
+    /// A part that is known to be stored without having been acknowledged itself.
+    pub(super) fn implied(&mut self) -> Option<Part> {
+        let stored = |part: &Part| part.overtaken && part.in_doubt && !part.under_way;
+        let at = self.parts.iter().position(stored)?;
+        let part = self.parts.remove(at)?;
+        self.cure = self.cure.filter(|&cure| cure != Cure::Split(part.id));
+        Some(part)
     }
 
     fn answered(&mut self) {
@@ -254,6 +270,7 @@ impl Queue {
             part.sequence = None;
             part.sealed = false;
             part.in_doubt = false;
+            part.overtaken = false;
         }
         repeated
     }
@@ -289,6 +306,7 @@ impl Part {
             sealed: false,
             under_way: false,
             in_doubt: false,
+            overtaken: false,
         }
     }
 

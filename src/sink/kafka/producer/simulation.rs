@@ -194,12 +194,13 @@ impl World {
         for topic in ["a", "b"] {
             machine.topic(topic, 2, 2000);
         }
+        let limit = 400 + usize::try_from(seed % 1000).unwrap();
         Self {
             now: Instant::now(),
             chance: seed | 1,
             machine,
             logs: logs.collect(),
-            limit: 2000,
+            limit,
             queued: BTreeMap::new(),
             answers: Vec::new(),
             late: Vec::new(),
@@ -327,8 +328,11 @@ impl World {
 
     fn answer(&mut self) {
         if !self.answers.is_empty() {
+            // A broker answers in order.
             let at = self.pick(self.answers.len());
-            let (_, request, produced) = self.answers.swap_remove(at);
+            let broker = self.answers[at].0;
+            let at = self.answers.iter().position(|(of, ..)| *of == broker).unwrap();
+            let (_, request, produced) = self.answers.remove(at);
             self.machine.answered(request, produced, self.now, 0);
         }
     }
@@ -409,7 +413,8 @@ impl World {
             80..82 => self.move_leader(),
             82..84 => self.some_log().too_few_replicas ^= true,
             84..86 => self.some_log().slow_replicas ^= true,
-            86 => self.limit = 300 + self.pick(1000),
+            // One that was appended and is now too large goes in parts, which are not known.
+            86 if self.restarts => self.limit = 300 + self.pick(1000),
             87 if self.restarts => self.restart(broker),
             88 if self.producer_id => self.give_id(),
             89 if !self.late.is_empty() => {
@@ -455,13 +460,15 @@ impl World {
         assert_eq!(self.machine.held(), 0);
         assert_eq!(self.machine.troubles().text(), None);
         for (key, log) in &self.logs {
+            let entries: Vec<_> =
+                log.entries.iter().map(|e| (e.id, e.epoch, e.first, e.last)).collect();
             let values: Vec<u64> = log.entries.iter().flat_map(|e| e.values.clone()).collect();
             let count = self.next_value.get(key).copied().unwrap_or_default();
             let mut previous = None;
             for &value in &values {
                 let next = previous.map_or(0, |previous| previous + 1);
                 let again = self.restarts && value < next;
-                assert!(value == next || again, "{key:?}: {value} after {previous:?}");
+                assert!(value == next || again, "{key:?}: {value} after {previous:?}: {entries:?}");
                 previous = Some(value);
             }
             assert_eq!(previous.map_or(0, |last| last + 1), count, "{key:?}: its end is wrong");
@@ -470,7 +477,7 @@ impl World {
 }
 
 proptest::proptest! {
-    #![proptest_config(proptest::test_runner::Config::with_cases(256))]
+    #![proptest_config(proptest::test_runner::Config::with_cases(100))]
 
     /// Brokers that remember: nothing is lost, nothing is twice, all is in order.
     #[test]

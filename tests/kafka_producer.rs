@@ -1,0 +1,353 @@
+//! The producer by itself against real brokers: everything arrives once and in order, whatever
+//! happens to them.
+
+#![allow(clippy::unwrap_used, reason = "clippy knows only functions with #[test] as tests")]
+
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pgsluice::{
+    batch::{Batcher, Limits, Stamp, TopicId},
+    lsn::Lsn,
+    net::TcpOptions,
+    progress::Ledger,
+    retry::{Disposition, Exit},
+    sink::kafka::{Compression, Error, Options, Producer, TopicOptions},
+};
+use support::{
+    Kafka, Ports, Proxy,
+    kafka::{LATEST, one_at_a_time},
+};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const PARTITIONS: u32 = 6;
+const IN_FLIGHT: usize = 8 << 20;
+
+fn port(i: u16) -> u16 {
+    Ports::KAFKA.kafka(0) + i
+}
+
+fn options(brokers: &str) -> Options {
+    let brokers = brokers.split(',').map(|broker| {
+        let (host, port) = broker.rsplit_once(':').unwrap();
+        (host.to_owned(), port.parse().unwrap())
+    });
+    Options {
+        brokers: brokers.collect(),
+        client_id: "kafka_producer".to_owned(),
+        tls: None,
+        sasl: None,
+        tcp: TcpOptions {
+            connect_timeout: Duration::from_secs(3),
+            keepalive: LIMIT,
+            user_timeout: LIMIT,
+        },
+        compression: Compression::None,
+        request_timeout: Duration::from_secs(5),
+        retry_max: Duration::from_secs(1),
+        metadata_max_age: Duration::from_secs(30),
+        topic: TopicOptions {
+            create: false,
+            partitions: 1,
+            replication_factor: -1,
+            config: BTreeMap::new(),
+        },
+    }
+}
+
+/// What the pipeline does: numbers the records of each partition, and keeps count.
+struct Source {
+    producer: Producer,
+    batcher: Batcher,
+    ledger: Ledger,
+    topic: TopicId,
+    sent: Vec<u64>,
+    delivered: u64,
+    /// Most bytes that were held at once.
+    peak: usize,
+}
+
+impl Source {
+    async fn new(options: Options, topic: &str, max_bytes: usize) -> Self {
+        let mut producer = Producer::connect(options).await.unwrap();
+        let found = producer.topic(topic).await.unwrap();
+        assert_eq!(found.partitions, PARTITIONS);
+        let limits = Limits {
+            max_bytes,
+            max_records: 10_000,
+            linger: Duration::from_millis(1),
+            in_flight: IN_FLIGHT,
+        };
+        let mut batcher = Batcher::new(limits);
+        let topic = batcher.topic(Arc::from(topic), PARTITIONS, usize::MAX);
+        let sent = vec![0; PARTITIONS as usize];
+        let ledger = Ledger::new(Lsn::ZERO);
+        Self { producer, batcher, ledger, topic, sent, delivered: 0, peak: 0 }
+    }
+
+    /// Sends records of `size` bytes to the partitions in turn, until `enough` says so.
+    async fn run(&mut self, size: usize, mut enough: impl FnMut(u64) -> bool) {
+        let mut count = 0;
+        while !enough(count) {
+            for _ in 0..100 {
+                self.append(u32::try_from(count % u64::from(PARTITIONS)).unwrap(), size);
+                count += 1;
+            }
+            self.batcher.flush_due(Instant::now());
+            self.submit();
+            while self.producer.in_flight() > IN_FLIGHT {
+                self.settle(LIMIT).await;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Awaits what is under way.
+    async fn finish(&mut self) {
+        self.batcher.flush_all();
+        self.submit();
+        while self.delivered < self.sent.iter().sum() {
+            self.settle(LIMIT).await;
+        }
+        assert_eq!(self.producer.in_flight(), 0);
+        assert_eq!(self.producer.trouble(), None);
+    }
+
+    fn append(&mut self, partition: u32, size: usize) {
+        let next = &mut self.sent[partition as usize];
+        let number = format!("{next}");
+        *next += 1;
+        let stamp = Stamp { timestamp_ms: now_ms(), committed_at: 0, now: Instant::now() };
+        let ticket = self.ledger.begin();
+        self.batcher
+            .append(self.topic, partition, stamp, ticket, |record| {
+                record.key(Some(number.as_bytes()));
+                // Neither constant nor random: codecs find something, but not everything.
+                let letters = (0..size).map(|i| b'a' + u8::try_from(i * i % 23).unwrap());
+                record.value_with(|out| {
+                    out.extend(letters);
+                    Ok::<_, Infallible>(())
+                })
+            })
+            .unwrap();
+    }
+
+    fn submit(&mut self) {
+        while let Some(batch) = self.batcher.closed() {
+            self.producer.submit(batch);
+            self.peak = self.peak.max(self.producer.in_flight());
+        }
+    }
+
+    async fn settle(&mut self, limit: Duration) {
+        let delivered = tokio::time::timeout(limit, self.producer.delivered()).await;
+        let delivery = delivered
+            .unwrap_or_else(|_| panic!("nothing was stored: {:?}", self.producer.trouble()))
+            .unwrap();
+        self.delivered += u64::from(delivery.batch.records);
+        self.batcher.recycle(delivery.batch.bytes, delivery.batch.tickets);
+    }
+
+    /// Each partition holds what it was sent: in order, and each record once, or, where `again`,
+    /// more than once.
+    fn check(&self, kafka: &Kafka, topic: &str, again: bool) {
+        let mut next = vec![0_u64; PARTITIONS as usize];
+        for record in kafka.dump(topic) {
+            let place = usize::try_from(record.partition).unwrap();
+            let number: u64 = record.key.as_deref().unwrap().parse().unwrap();
+            assert!(
+                number == next[place] || again && number < next[place],
+                "partition {place}: {number} instead of {}",
+                next[place]
+            );
+            next[place] = number + 1;
+        }
+        assert_eq!(next, self.sent);
+    }
+}
+
+fn now_ms() -> i64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(now.as_millis()).unwrap()
+}
+
+fn block_on<T>(body: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(body)
+}
+
+/// Does `fault` to the cluster while records are sent, and goes on for a second after it.
+fn under_load(kafka: &Kafka, topic: &str, options: Options, fault: impl FnOnce() + Send) -> Source {
+    std::thread::scope(|scope| {
+        let doing = scope.spawn(fault);
+        block_on(async {
+            let mut source = Source::new(options, topic, 20_000).await;
+            let mut over = None;
+            let enough = |_| {
+                if over.is_none() && doing.is_finished() {
+                    over = Some(Instant::now());
+                }
+                over.is_some_and(|at| at.elapsed() > Duration::from_secs(1))
+            };
+            source.run(200, enough).await;
+            source.finish().await;
+            let _ = kafka;
+            source
+        })
+    })
+}
+
+#[test]
+fn stores_200_000_records_once_and_in_order_with_every_codec() {
+    one_at_a_time(|| {
+        for version in ["3.9.2", LATEST, "4.4.0"] {
+            let kafka = Kafka::start("producer", port(0), 1, &[], version);
+            for compression in
+                [Compression::None, Compression::Gzip, Compression::Snappy, Compression::Lz4]
+            {
+                let topic = format!("{compression:?}").to_lowercase();
+                kafka.topic(&topic, PARTITIONS);
+                let count = if compression == Compression::None { 200_000 } else { 20_000 };
+                let source = block_on(async {
+                    let options = Options { compression, ..options(kafka.brokers()) };
+                    let mut source = Source::new(options, &topic, 100_000).await;
+                    source.run(100, |sent| sent >= count).await;
+                    source.finish().await;
+                    source
+                });
+                source.check(&kafka, &topic, false);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_batch_over_the_topics_limit_goes_in_parts_and_a_record_over_it_halts() {
+    one_at_a_time(|| {
+        let kafka = Kafka::start("producer", port(0), 1, &[], LATEST);
+        kafka.topic_with("small", PARTITIONS, &["max.message.bytes=5000"]);
+        block_on(async {
+            let mut source = Source::new(options(kafka.brokers()), "small", 100_000).await;
+            source.run(100, |sent| sent >= 10_000).await;
+            source.finish().await;
+            source.check(&kafka, "small", false);
+            // The limit that is known is no longer the limit: the broker says so.
+            kafka.topics("alter", &["small", "max.message.bytes=1000"]);
+            source.run(100, |sent| sent >= 10_000).await;
+            source.finish().await;
+            source.check(&kafka, "small", false);
+            source.append(3, 2000);
+            source.batcher.flush_all();
+            source.submit();
+            let error = loop {
+                if let Err(error) = source.producer.delivered().await {
+                    break error;
+                }
+            };
+            assert!(
+                matches!(&error, Error::TooLarge { topic, partition: Some(3), bytes: 2000.., .. }
+                    if &**topic == "small"),
+                "{error:?}"
+            );
+            assert_eq!(error.disposition(), Disposition::Halt(Exit::Data));
+            source.producer.close().await;
+        });
+    });
+}
+
+#[test]
+fn brokers_stopped_killed_and_paused_lose_nothing() {
+    one_at_a_time(|| {
+        let quick = ["broker.session.timeout.ms=3000"];
+        let kafka = Kafka::start("producer", port(0), 3, &quick, LATEST);
+        let faults: [(&str, fn(&Kafka)); 3] = [
+            ("stopped", |kafka| {
+                kafka.ctl("2", "stop");
+                kafka.ctl("2", "start");
+            }),
+            ("killed", |kafka| {
+                kafka.ctl("3", "kill");
+                std::thread::sleep(Duration::from_secs(5));
+                kafka.ctl("3", "start");
+            }),
+            ("paused", |kafka| {
+                kafka.ctl("1", "pause");
+                std::thread::sleep(Duration::from_secs(12));
+                kafka.ctl("1", "resume");
+            }),
+        ];
+        for (topic, fault) in faults {
+            kafka.topic(topic, PARTITIONS);
+            let source = under_load(&kafka, topic, options(kafka.brokers()), || fault(&kafka));
+            // The other replicas remember enough for the broker to know a resend.
+            source.check(&kafka, topic, false);
+        }
+    });
+}
+
+#[test]
+fn a_single_broker_restarted_loses_nothing() {
+    one_at_a_time(|| {
+        let kafka = Kafka::start("producer", port(0), 1, &[], LATEST);
+        kafka.topic("restarted", PARTITIONS);
+        let source = under_load(&kafka, "restarted", options(kafka.brokers()), || {
+            for verb in ["kill", "start", "stop", "start"] {
+                kafka.ctl("1", verb);
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        });
+        // It knows each producer's last batch only: the others of the window may be there twice.
+        source.check(&kafka, "restarted", true);
+    });
+}
+
+#[test]
+fn answers_lost_on_the_way_repeat_nothing() {
+    one_at_a_time(|| {
+        let proxied = format!("proxied={}", Ports::KAFKA.proxy(0));
+        let kafka = Kafka::start("producer", port(0), 1, &[&proxied], LATEST);
+        let proxy = Proxy::start(Ports::KAFKA.proxy(0), &format!("127.0.0.1:{}", port(5)));
+        kafka.topic("cut", PARTITIONS);
+        let options = options(kafka.listener("proxied"));
+        let source = under_load(&kafka, "cut", options, || {
+            for _ in 0..30 {
+                std::thread::sleep(Duration::from_millis(100));
+                proxy.cut_once();
+            }
+        });
+        source.check(&kafka, "cut", false);
+        assert!(proxy.accepted() > 10);
+    });
+}
+
+#[test]
+fn logins_are_renewed_before_they_end_and_idle_connections_made_again() {
+    one_at_a_time(|| {
+        let short = ["connections.max.reauth.ms=3000", "connections.max.idle.ms=2000"];
+        let kafka = Kafka::start("producer", port(0), 1, &short, LATEST);
+        kafka.topic("renewed", PARTITIONS);
+        let sasl = pgsluice::sink::kafka::Sasl {
+            mechanism: pgsluice::sink::kafka::Mechanism::ScramSha256,
+            user: "sluice".to_owned(),
+            password: pgsluice::net::SecretSource::Inline("sluice-secret".to_owned().into()),
+        };
+        let options = Options { sasl: Some(sasl), ..options(kafka.listener("sasl_plaintext")) };
+        block_on(async {
+            let mut source = Source::new(options, "renewed", 20_000).await;
+            let begin = Instant::now();
+            source.run(200, |_| begin.elapsed() > Duration::from_secs(8)).await;
+            source.finish().await;
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            assert_eq!(source.producer.trouble(), None);
+            source.run(200, |sent| sent >= 1000).await;
+            source.finish().await;
+            source.check(&kafka, "renewed", false);
+        });
+    });
+}
