@@ -1,6 +1,6 @@
 //! The loop: stop, acks, deadlines, frames; then drain. It owns all mutable state of the path.
 //!
-//! One turn of the loop a wake-up, not a row: [`Pipeline::take`] handles every whole frame that is
+//! One turn of the loop a wake-up, not a row: `Pipeline::take` handles every whole frame that is
 //! here already, in one synchronous call from decoding to the batch. When Kafka is slow the limit
 //! of `batch.in_flight` is reached, and the socket to PostgreSQL is simply not read; the walsender
 //! is told all the same that we live, by [`ReplicationStream::turn`].
