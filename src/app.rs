@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use futures_util::FutureExt as _;
 use tokio::{select, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +24,8 @@ use crate::{
         self,
         relations::Relations,
         session::{self, Session},
-        slot, stream,
+        slot::{self, SlotOptions},
+        stream,
     },
     pipeline::{self, Pipeline, Progress, Records},
     retry::{Backoff, Disposition, Exit},
@@ -73,8 +75,16 @@ pub enum Error {
     #[error(transparent)]
     Session(#[from] session::Error),
     /// A session ended.
+    #[error("the stream of slot {slot} ended")]
+    Stream {
+        /// The slot.
+        slot: String,
+        /// Why.
+        source: Box<pipeline::Error>,
+    },
+    /// A topic that cannot be used.
     #[error(transparent)]
-    Pipeline(#[from] pipeline::Error),
+    Topic(#[from] pipeline::Error),
     /// Kafka.
     #[error(transparent)]
     Kafka(#[from] kafka::Error),
@@ -98,11 +108,18 @@ impl Error {
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::Session(error) => error.disposition(),
-            Self::Pipeline(error) => error.disposition(),
+            Self::Stream { source, .. } => source.disposition(),
+            Self::Topic(error) => error.disposition(),
             Self::Kafka(error) => error.disposition(),
             Self::Route(error) => error.disposition(),
             Self::Unconfirmed { .. } => Disposition::Halt(Exit::Drain),
         }
+    }
+
+    /// Whether PostgreSQL said nothing for too long.
+    fn silent(&self) -> bool {
+        let Self::Stream { source, .. } = self else { return false };
+        matches!(**source, pipeline::Error::Stream(stream::Error::Silent { .. }))
     }
 
     /// Whether another consumer has the slot: normal for a passive instance.
@@ -147,6 +164,7 @@ pub async fn run(
         silence: first_silence(&options),
         last: Progress::default(),
         identity: None,
+        slot_seen: false,
         warned: BTreeSet::new(),
         trouble: Trouble::default(),
         options,
@@ -176,6 +194,8 @@ struct App {
     last: Progress,
     /// System identifier and timeline of the last session.
     identity: Option<(u64, u32)>,
+    /// Whether this process streamed from the slot.
+    slot_seen: bool,
     /// Warnings that were said.
     warned: BTreeSet<String>,
     trouble: Trouble,
@@ -230,8 +250,7 @@ impl App {
     /// A walsender that works through a huge transaction of other tables may say nothing for
     /// minutes: giving up on it at the same point again and again would never end.
     fn mind_silence(&mut self, error: &Error, before: Lsn) {
-        let silent =
-            matches!(error, Error::Pipeline(pipeline::Error::Stream(stream::Error::Silent { .. })));
+        let silent = error.silent();
         if silent && self.last.received <= before {
             self.silence = self.silence.saturating_mul(2);
             tracing::info!(seconds = self.silence.as_secs(), "waiting longer for PostgreSQL");
@@ -247,7 +266,7 @@ impl App {
             session = self.prepare() => session?,
         };
         let ready = session.ready.clone();
-        let options = &self.options;
+        let options = self.options.clone();
         let start = stream::Start {
             options: &options.stream,
             max_message: options.postgres.max_message,
@@ -258,30 +277,11 @@ impl App {
             () = stop.cancelled() => return self.stopped(),
             started = session.start(&options.slot.name, names, start) => started?,
         };
-        let identity = (ready.server.system_identifier, timelines.current());
+        self.begin(&ready, timelines.current())?;
         let (Some(producer), Some(records)) = (&mut self.producer, &mut self.records) else {
             return Ok(()); // `prepare` made both.
         };
-        // An earlier connection of this process saw these stored, on the same history.
-        let stored = match self.identity.replace(identity) {
-            Some(earlier) if earlier == identity => records.ledger().confirmed().lsn(),
-            _ => Lsn::ZERO,
-        };
-        records.restart(ready.confirmed_flush, stored);
-        self.trouble.over();
-        tracing::info!(
-            slot = options.slot.name,
-            from = %ready.confirmed_flush,
-            timeline = identity.1,
-            "streaming"
-        );
         let (status, last) = (&self.status, &mut self.last);
-        *last = Progress { confirmed: ready.confirmed_flush, ..last.clone() };
-        status.send_modify(|status| {
-            status.system_identifier = Some(identity.0.to_string());
-            status.timeline = Some(identity.1);
-        });
-        set_role(status, Role::Streaming, None);
         let mut report = |progress: Progress| {
             show(status, &progress);
             *last = progress;
@@ -297,13 +297,46 @@ impl App {
             report: &mut report,
             last_commit: 0,
         };
-        Ok(pipeline.run(stop).await?)
+        let slot = || options.slot.name.clone();
+        pipeline
+            .run(stop)
+            .await
+            .map_err(|error| Error::Stream { slot: slot(), source: Box::new(error) })
+    }
+
+    /// The slot is ours: what an earlier connection left is settled, and a new ledger page begun.
+    fn begin(&mut self, ready: &slot::Ready, timeline: u32) -> Result<(), Error> {
+        let identity = (ready.server.system_identifier, timeline);
+        if let (Some(producer), Some(records)) = (&mut self.producer, &mut self.records) {
+            while let Some(delivery) = producer.delivered().now_or_never() {
+                records.settle(delivery?);
+            }
+            // An earlier connection of this process saw these stored, on the same history.
+            let stored = match self.identity.replace(identity) {
+                Some(earlier) if earlier == identity => records.ledger().confirmed().lsn(),
+                _ => Lsn::ZERO,
+            };
+            records.restart(ready.confirmed_flush, stored);
+        }
+        // A slot that vanishes from now on is a gap, never to be made again unasked.
+        self.slot_seen = true;
+        self.last.confirmed = ready.confirmed_flush;
+        self.trouble.over();
+        let slot = &self.options.slot.name;
+        tracing::info!(slot, from = %ready.confirmed_flush, timeline, "streaming");
+        self.status.send_modify(|status| {
+            status.system_identifier = Some(identity.0.to_string());
+            status.timeline = Some(identity.1);
+        });
+        set_role(&self.status, Role::Streaming, None);
+        Ok(())
     }
 
     /// All that comes before `START_REPLICATION`: PostgreSQL first, then Kafka.
     async fn prepare(&mut self) -> Result<Session, Error> {
         let Options { postgres, publication, slot, .. } = &self.options;
-        let session = Session::open(postgres, publication, slot, &self.mapped).await?;
+        let slot = SlotOptions { create: slot.create && !self.slot_seen, ..slot.clone() };
+        let session = Session::open(postgres, publication, &slot, &self.mapped).await?;
         for warning in &session.ready.warnings {
             if self.warned.insert(warning.clone()) {
                 tracing::warn!("{warning}");
@@ -343,6 +376,9 @@ impl App {
         }
         for name in names {
             pipeline::look_up(records, producer, Arc::from(name)).await?;
+        }
+        if session.ready.published.truncates {
+            records.warn_of_truncates();
         }
         Ok(())
     }

@@ -95,7 +95,8 @@ fn split(pair: &str) -> Option<(String, String)> {
     })?;
     let (key, value) = pair.split_at_checked(at)?;
     let key = key.trim();
-    (!key.is_empty()).then(|| (key.to_owned(), value.trim_start_matches('=').to_owned()))
+    (!key.is_empty())
+        .then(|| (key.to_owned(), value.strip_prefix('=').unwrap_or_default().to_owned()))
 }
 
 fn usage(error: &clap::Error) -> Exit {

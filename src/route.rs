@@ -297,6 +297,16 @@ impl Routes {
         self.tables.keys().map(String::as_str).filter(|name| !found.contains(name)).collect()
     }
 
+    /// Whether a truncate may go to this topic, if it is one that rows go to.
+    #[must_use]
+    pub fn may_truncate(&self, topic: &str) -> bool {
+        match &self.truncate {
+            To::Table => self.message.as_deref() != Some(topic),
+            To::Topic(name) => **name == *topic,
+            To::Nowhere => false,
+        }
+    }
+
     /// Every topic that the configuration names, in order: what can be looked for at the start.
     #[must_use]
     pub fn topics(&self) -> BTreeSet<&str> {

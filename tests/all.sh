@@ -1,33 +1,28 @@
 #!/bin/bash
 # tests/all.sh [PART ...]: everything that CI runs, part by part; all of them if none is named. Gets what is missing by apt-get if it
-# may (PGSLUICE_INSTALL=0 forbids), else says what to install. Each part has a time limit, so that nothing hangs.
+# may (TESTBED_INSTALL=0 forbids), else says what to install. Each part has a time limit, so that nothing hangs.
 # Parts: format lint doc supply test fuzz tutorial. The last line sums up cargo's "test result" lines.
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
-export PGSLUICE_INSTALL=${PGSLUICE_INSTALL:-1} CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
+export TESTBED_INSTALL=${TESTBED_INSTALL:-1} CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 . tests/servers/need.sh
 PARTS=("$@"); [ $# -gt 0 ] || PARTS=(format lint doc supply test fuzz tutorial)
 FUZZ_SECONDS=${FUZZ_SECONDS:-60} # for all targets together
 LOG=$(mktemp -d "${TMPDIR:-/tmp}/pgsluice-all.XXXXXX") TIMES=() FAILED=()
-need timeout flock
+need timeout
 command -v cargo >/dev/null || die "cargo is missing: get Rust 1.95 or later from https://rustup.rs"
 need cc
 
-# Servers of a test binary that was killed are stopped by its guard; wait for those, then leave nothing of ours behind.
-tidy() {
-  local lock
-  for lock in "$ROOT"/.guard-*; do [ -f "$lock" ] && flock -w 60 "$lock" true; done
-  rm -rf "$LOG"
-}
-trap tidy EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+# What a killed test binary leaves is stopped by its guard, which holds the pipe to tee until it is done.
+trap 'rm -rf "$LOG"' EXIT
+trap 'halt 130' INT
+trap 'halt 143' TERM
 
 part() { # NAME SECONDS COMMAND...: runs it if it was asked for
   local name=$1 limit=$2 begin=$SECONDS code; shift 2
   [[ " ${PARTS[*]} " == *" $name "* ]] || return 0
   echo "=== $name"
-  timeout --foreground --kill-after=30 "$limit" "$@"; code=$?
+  limited "$limit" "$@"; code=$?
   TIMES+=("$name $((SECONDS - begin)) s")
   case $code in
     0) ;;
@@ -46,13 +41,12 @@ part supply 300 tests/supply.sh
 if [[ " ${PARTS[*]} " == *" test "* ]]; then
   need psql pg_recvlogical java python3 python3-venv openssl
 fi
-tests() { timeout --foreground --kill-after=30 1500 cargo test --locked --no-fail-fast 2>&1 | tee "$LOG/test"; }
-export -f tests; export LOG
-part test 1560 bash -c 'set -o pipefail; tests'
+export LOG
+part test 1500 bash -o pipefail -c 'cargo test --locked --no-fail-fast 2>&1 | tee "$LOG/test"'
 part fuzz 900 tests/fuzz.sh "$FUZZ_SECONDS"
 part tutorial 900 tests/tutorial.sh
 
-[ ${#TIMES[@]} = 0 ] || printf 'took: %s\n' "$(IFS=,; echo "${TIMES[*]}" | sed 's/,/, /g')"
+[ ${#TIMES[@]} = 0 ] || { printf 'took:'; printf ' %s;' "${TIMES[@]}"; printf ' %s s in all\n' $SECONDS; }
 for what in "${FAILED[@]}"; do echo "FAILED $what"; done
 if [ -s "$LOG/test" ]; then # cargo prints one such line a binary
   sed 's/\x1b\[[0-9;]*m//g' "$LOG/test" | awk '/^test result:/ { for (i = 2; i <= NF; i++) { if ($i ~ /^passed/) p += $(i-1); if ($i ~ /^failed/) f += $(i-1); if ($i ~ /^ignored/) g += $(i-1) } }

@@ -20,9 +20,12 @@ use super::{
 /// Kafka's lengths are i32.
 const LARGEST_BATCH: usize = i32::MAX as usize;
 
-/// Buffers of delivered batches are kept up to this part of `Limits::in_flight`: a few full ones,
+/// Buffers of delivered batches are kept up to this part of `Limits::in_flight`: some full ones,
 /// or many small.
-const SPARE: usize = 4;
+const SPARE: usize = 2;
+
+/// Up to this size a batch is copied out of its buffer when it is closed.
+const SMALL: usize = 16 << 10;
 
 /// Ticket lists kept at most. Each is short, as a batch is.
 const SPARE_LISTS: usize = 64;
@@ -209,7 +212,7 @@ impl Batcher {
             let before = open.bytes.len();
             let alone = open.summary.records == 0;
             if alone {
-                self.spare.lend(open);
+                self.spare.lend(open, limit);
             } else if before + open.last > limit {
                 // The next record is likely as large as the last: do not write it twice.
                 self.close(to, partition);
@@ -322,6 +325,11 @@ impl Batcher {
         let full = std::mem::replace(open, Open { widths, last, ..Open::default() });
         let mut bytes = full.bytes;
         record_batch::close(&mut bytes, full.summary);
+        if bytes.len() <= SMALL && bytes.capacity() > 4 * SMALL {
+            // A small batch waits in a buffer of its size, and the large one is used again.
+            let exact = bytes.as_slice().into();
+            self.spare.keep(std::mem::replace(&mut bytes, exact), Vec::new());
+        }
         self.closed.push_back(Batch {
             topic: Arc::clone(topic),
             partition: partition as i32, // from Kafka, which counts them as i32
@@ -365,10 +373,19 @@ impl Spare {
         Self { bytes: Vec::new(), tickets: Vec::new(), kept: 0, limit }
     }
 
-    fn lend(&mut self, open: &mut Open) {
+    /// A buffer for a whole batch at once: one that grows leaves a trail of freed blocks of every
+    /// size behind, which the allocator keeps (35 MiB of RSS were seen for 8 MiB in flight). What
+    /// is not written to takes no memory.
+    fn lend(&mut self, open: &mut Open, limit: usize) {
         if open.bytes.capacity() == 0 {
-            open.bytes = self.bytes.pop().unwrap_or_default();
-            self.kept -= open.bytes.capacity();
+            open.bytes = match self.bytes.pop() {
+                Some(bytes) => {
+                    self.kept -= bytes.capacity();
+                    bytes
+                }
+                // The last record is written before it is seen that it does not fit.
+                None => Vec::with_capacity(limit.saturating_add(limit / 16)),
+            };
             open.tickets = self.tickets.pop().unwrap_or_default();
         }
         record_batch::open(&mut open.bytes);

@@ -163,15 +163,26 @@ fn measure(out: &mut Vec<u8>, start: usize, body: usize) -> usize {
         out.copy_within(body..end, start + width);
         out.truncate(start + width + length);
     }
-    let mut rest = zigzag(length as i64);
-    for byte in out.iter_mut().skip(start).take(width) {
-        *byte = (rest as u8) | 0x80;
-        rest >>= 7;
-    }
-    if let Some(last) = out.get_mut(start + width - 1) {
-        *last &= 0x7f;
-    }
+    put_varint_at(out.get_mut(start..start + width).unwrap_or_default(), zigzag(length as i64));
     width
+}
+
+/// Fills `place`, which is as wide as the number.
+fn put_varint_at(place: &mut [u8], number: u64) {
+    match place {
+        // Nearly every length is one of these, four a record: no loop for them.
+        [only] => *only = number as u8,
+        [low, high] => (*low, *high) = (number as u8 | 0x80, (number >> 7) as u8),
+        _ => {
+            let Some((last, before)) = place.split_last_mut() else { return };
+            let mut rest = number;
+            for byte in before {
+                *byte = rest as u8 | 0x80;
+                rest >>= 7;
+            }
+            *last = rest as u8;
+        }
+    }
 }
 
 fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {

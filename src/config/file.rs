@@ -1,120 +1,167 @@
-//! A configuration file: found, read, and parsed by its ending. TOML, YAML and JSON give the same.
+//! The configuration file: found, read, and parsed by its ending.
 
 use std::{
-    fmt, fs, io,
+    fmt, fs,
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
 use figment::{
-    providers::{Format as _, Json, Toml, Yaml},
-    value::{Dict, Tag, Value as Raw},
+    providers::{Format, Json, Toml, Yaml},
+    value::{Dict, Empty, Tag, Value},
 };
 use serde::{
     Deserialize, Deserializer,
-    de::{Error as _, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor},
 };
 
-use super::{Problem, Sources};
+use super::{Sources, problem::Problem};
 
-/// Most that is read: nobody writes so much by hand.
-const LARGEST: u64 = 4 << 20;
+/// A configuration of ten thousand tables is a third of it; more is some other file.
+const MOST_BYTES: u64 = 4 << 20;
 
-/// A value in which no key stands twice.
-#[derive(Clone, Debug)]
-pub(super) struct Tree(pub(super) Raw);
-
-/// The file that is to be read; `None`: there is none, and none was named.
-pub(super) fn find(sources: &Sources) -> Option<PathBuf> {
-    sources.file.clone().or_else(|| sources.search.iter().find(|path| path.exists()).cloned())
+/// The file to read: the one that is named, else the first that exists.
+pub(super) fn find(sources: &Sources, problems: &mut Vec<Problem>) -> Option<PathBuf> {
+    if sources.file.is_some() {
+        return sources.file.clone();
+    }
+    sources
+        .search
+        .iter()
+        .find(|path| match fs::exists(path) {
+            Ok(there) => there,
+            Err(error) => {
+                problems.push(about(path, format!("cannot be read: {error}")));
+                false
+            }
+        })
+        .cloned()
 }
 
-/// Reads a file, or says why it cannot be used.
+/// Everything in it, by section.
 pub(super) fn read(path: &Path) -> Result<Dict, Problem> {
-    let refuse = |why: String| Problem {
-        origin: path.display().to_string(),
-        key: String::new(),
-        why,
-        meant: None,
-    };
-    let text = text(path).map_err(|error| refuse(format!("cannot be read: {error}")))?;
+    let text = text(path)?;
     let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
     let tree = match ending.to_lowercase().as_str() {
-        "toml" => Toml::from_str::<Tree>(&text).map_err(|error| error.to_string()),
-        "yaml" | "yml" => Yaml::from_str::<Tree>(&text).map_err(|error| error.to_string()),
-        "json" => Json::from_str::<Tree>(&text).map_err(|error| error.to_string()),
+        "toml" => parse::<Toml, Tree>(path, &text)?,
+        // An empty YAML document is null, and no reason to complain.
+        "yaml" | "yml" if text.lines().all(blank) => Tree(Value::from(Dict::new())),
+        "yaml" | "yml" => parse::<Yaml, Tree>(path, &text)?,
+        "json" => parse::<Json, Tree>(path, &text)?,
         _ => {
-            return Err(refuse(
-                "has no ending that says how to read it: .toml, .yaml or .json".into(),
-            ));
+            let why = "ends in none of .toml .yaml .yml .json, so its format is not known";
+            return Err(about(path, why.into()));
         }
     };
-    match tree.map_err(|why| refuse(format!("cannot be understood: {}", why.trim_end())))?.0 {
-        Raw::Dict(_, dict) => Ok(dict),
-        Raw::Empty(..) => Ok(Dict::new()), // a YAML file of comments
-        other => Err(refuse(format!("holds {}, not keys with values", super::kind::what(&other)))),
-    }
+    let found = super::kind::what(&tree.0);
+    tree.0.into_dict().ok_or_else(|| about(path, format!("holds {found}, not sections")))
 }
 
-fn text(path: &Path) -> io::Result<String> {
-    let length = fs::metadata(path)?.len();
-    if length > LARGEST {
-        return Err(io::Error::other(format!("it has {length} bytes, over {LARGEST}")));
+fn about(path: &Path, why: String) -> Problem {
+    Problem { origin: path.display().to_string(), key: String::new(), why, meant: None }
+}
+
+fn blank(line: &str) -> bool {
+    let line = line.trim();
+    line.is_empty() || line.starts_with('#') || line == "---"
+}
+
+fn text(path: &Path) -> Result<String, Problem> {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(path).and_then(|f| f.take(MOST_BYTES + 1).read_to_end(&mut bytes));
+    match read {
+        Err(error) => return Err(about(path, format!("cannot be read: {error}"))),
+        Ok(count) if count as u64 > MOST_BYTES => {
+            return Err(about(path, format!("is longer than {} MiB", MOST_BYTES >> 20)));
+        }
+        Ok(_) => {}
     }
-    let bytes = fs::read(path)?;
     let text = String::from_utf8(bytes).map_err(|error| {
-        io::Error::other(format!(
-            "it is no UTF-8 from byte {} on",
-            error.utf8_error().valid_up_to()
-        ))
+        let good = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let line = 1 + good.filter(|byte| **byte == b'\n').count();
+        about(path, format!("is not UTF-8, in line {line}"))
     })?;
+    // Editors of Windows begin a file with a byte order mark, which no format here allows.
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
+fn parse<F: Format, T: DeserializeOwned>(path: &Path, text: &str) -> Result<T, Problem> {
+    F::from_str(text).map_err(|error| about(path, format!("is no {}: {}", F::NAME, tidy(&error))))
+}
+
+/// The parser's words without the line that it quotes, which might hold a password.
+fn tidy(error: &impl fmt::Display) -> String {
+    let text = error.to_string();
+    let quoted = |line: &&str| {
+        let line = line.trim_start();
+        let line = line.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
+        !line.starts_with('|')
+    };
+    let lines: Vec<_> = text.lines().filter(quoted).map(str::trim).collect();
+    lines.join("; ").replace("TOML parse error at", "at")
+}
+
+/// A value of any format. A name that is there twice is an error: which of them counts would be
+/// anybody's guess.
+pub(super) struct Tree(pub Value);
+
 impl<'de> Deserialize<'de> for Tree {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(Seen)
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TreeVisitor)
     }
 }
 
-struct Seen;
+struct TreeVisitor;
 
-impl<'de> Visitor<'de> for Seen {
+impl<'de> Visitor<'de> for TreeVisitor {
     type Value = Tree;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
+        f.write_str("text, a number, true, false, a list or a table")
     }
 
-    fn visit_bool<E>(self, yes: bool) -> Result<Tree, E> {
-        Ok(Tree(Raw::from(yes)))
+    fn visit_bool<E>(self, value: bool) -> Result<Tree, E> {
+        Ok(Tree(Value::from(value)))
     }
 
-    fn visit_i64<E>(self, number: i64) -> Result<Tree, E> {
-        Ok(Tree(Raw::from(number)))
+    fn visit_i64<E>(self, value: i64) -> Result<Tree, E> {
+        Ok(Tree(Value::from(value)))
     }
 
-    fn visit_u64<E>(self, number: u64) -> Result<Tree, E> {
-        Ok(Tree(Raw::from(number)))
+    fn visit_u64<E>(self, value: u64) -> Result<Tree, E> {
+        Ok(Tree(Value::from(value)))
     }
 
-    fn visit_f64<E>(self, number: f64) -> Result<Tree, E> {
-        Ok(Tree(Raw::from(number)))
+    fn visit_i128<E>(self, value: i128) -> Result<Tree, E> {
+        Ok(Tree(Value::from(value)))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Tree, E> {
-        Ok(Tree(Raw::from(text)))
+    fn visit_u128<E>(self, value: u128) -> Result<Tree, E> {
+        Ok(Tree(Value::from(value)))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Tree, E> {
+        Ok(Tree(Value::from(value)))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Tree, E> {
+        Ok(Tree(Value::from(value)))
     }
 
     fn visit_unit<E>(self) -> Result<Tree, E> {
-        Ok(Tree(Raw::Empty(Tag::Default, figment::value::Empty::Unit)))
+        Ok(Tree(Value::Empty(Tag::Default, Empty::Unit)))
     }
 
     fn visit_none<E: serde::de::Error>(self) -> Result<Tree, E> {
         self.visit_unit()
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, from: D) -> Result<Tree, D::Error> {
-        Tree::deserialize(from)
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Tree, D::Error> {
+        Tree::deserialize(deserializer)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, inner: D) -> Result<Tree, D::Error> {
+        Tree::deserialize(inner)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Tree, A::Error> {
@@ -122,16 +169,17 @@ impl<'de> Visitor<'de> for Seen {
         while let Some(Tree(item)) = items.next_element()? {
             list.push(item);
         }
-        Ok(Tree(Raw::from(list)))
+        Ok(Tree(Value::Array(Tag::Default, list)))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Tree, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Tree, A::Error> {
         let mut dict = Dict::new();
-        while let Some((key, Tree(value))) = members.next_entry::<String, Tree>()? {
-            if dict.insert(key.clone(), value).is_some() {
-                return Err(A::Error::custom(format!("the key {key} stands there twice")));
+        while let Some((name, Tree(value))) = entries.next_entry::<String, _>()? {
+            if dict.contains_key(&name) {
+                return Err(A::Error::custom(format_args!("duplicate key `{name}`")));
             }
+            dict.insert(name, value);
         }
-        Ok(Tree(Raw::from(dict)))
+        Ok(Tree(Value::Dict(Tag::Default, dict)))
     }
 }

@@ -1,165 +1,225 @@
-//! `[kafka]` and `[topic]`'s creation.
-
-use std::path::PathBuf;
+//! `[kafka]` and what of `[topic]` makes topics → the options of `sink`.
 
 use super::{
     Purpose,
-    postgres::{loopback, pair, tcp},
+    kind::quoted,
+    postgres::{is_loopback, pair, secret},
     settings::Settings,
 };
 use crate::{
-    net::{TlsOptions, Verify},
+    net::{TcpOptions, TlsOptions, Verify},
     sink::{
         kafka::{Compression, Mechanism, Options, Sasl, TopicOptions},
         partition::Partitioner,
     },
 };
 
+/// All that Kafka's side takes.
 pub(super) struct Kafka {
-    pub(super) options: Options,
-    pub(super) partitioner: Partitioner,
+    pub options: Options,
+    pub partitioner: Partitioner,
 }
 
-pub(super) fn build(settings: &mut Settings) -> Kafka {
-    let brokers = brokers(settings);
-    let tls = tls(settings);
-    let sasl = sasl(settings, tls.is_some(), &brokers);
-    let options = Options {
-        brokers,
-        client_id: settings.word("kafka.client_id"),
-        tls,
-        sasl,
-        tcp: tcp(settings, "kafka"),
-        compression: match settings.word("kafka.compression").as_str() {
-            "gzip" => Compression::Gzip,
-            "snappy" => Compression::Snappy,
-            "lz4" => Compression::Lz4,
-            _ => Compression::None,
+/// Builds and checks it.
+pub(super) fn build(s: &mut Settings, purpose: Purpose) -> Kafka {
+    let brokers = brokers(s);
+    let tls = tls(s);
+    let sasl = sasl(s);
+    let away = brokers.iter().any(|(host, _)| !is_loopback(host));
+    if purpose == Purpose::Run && tls.is_none() && away {
+        let what = if sasl.is_some() { "everything, the login too," } else { "everything" };
+        s.warn(format!("kafka.tls is off: {what} crosses the network in plain text"));
+    }
+    Kafka {
+        options: Options {
+            brokers,
+            client_id: client_id(s),
+            tls,
+            sasl,
+            tcp: TcpOptions {
+                connect_timeout: s.span("kafka.connect_timeout"),
+                keepalive: s.span("kafka.keepalive"),
+                user_timeout: s.span("kafka.user_timeout"),
+            },
+            compression: compression(&s.word("kafka.compression")),
+            request_timeout: s.span("kafka.request_timeout"),
+            retry_max: s.span("kafka.retry_max"),
+            metadata_max_age: s.span("kafka.metadata_max_age"),
+            topic: topic(s),
         },
-        request_timeout: settings.span("kafka.request_timeout"),
-        retry_max: settings.span("kafka.retry_max"),
-        metadata_max_age: settings.span("kafka.metadata_max_age"),
-        topic: topic(settings),
+        partitioner: partitioner(&s.word("kafka.partitioner")),
+    }
+}
+
+fn brokers(s: &mut Settings) -> Vec<(String, u16)> {
+    let list = s.list("kafka.brokers");
+    if s.is_set("kafka.brokers") && list.is_empty() {
+        s.wrong("kafka.brokers", "is an empty list");
+    }
+    let mut all = Vec::new();
+    for text in list {
+        match broker(&text) {
+            Ok(broker) if all.contains(&broker) => {
+                s.wrong("kafka.brokers", format!("lists {} twice", quoted(&text)));
+            }
+            Ok(broker) => all.push(broker),
+            Err(why) => s.wrong("kafka.brokers", format!("lists {}, {why}", quoted(&text))),
+        }
+    }
+    all
+}
+
+/// `host:port`, `[::1]:port`.
+fn broker(text: &str) -> Result<(String, u16), &'static str> {
+    let text = text.trim();
+    if text.contains("://") {
+        return Err("which is a URL: write host:port");
+    }
+    let (host, port) = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once("]:").ok_or("which is no [address]:port")?,
+        None => text.rsplit_once(':').ok_or("which has no port: write host:port")?,
     };
-    let partitioner = match settings.word("kafka.partitioner").as_str() {
+    if host.contains(':') && !text.starts_with('[') {
+        return Err("which needs [ ] around its IPv6 address");
+    }
+    let named =
+        !host.is_empty() && !host.contains(|c: char| c.is_whitespace() || "/@,[]".contains(c));
+    if !named {
+        return Err("which names no host");
+    }
+    match port.parse::<u16>() {
+        Ok(port) if port > 0 => Ok((host.to_owned(), port)),
+        _ => Err("whose port is not from 1 to 65535"),
+    }
+}
+
+fn client_id(s: &mut Settings) -> String {
+    let id = s.word("kafka.client_id");
+    if id.len() > 249 {
+        s.wrong("kafka.client_id", "is longer than 249 bytes");
+    }
+    id
+}
+
+fn tls(s: &mut Settings) -> Option<TlsOptions> {
+    let keys = ["kafka.tls.ca", "kafka.tls.cert", "kafka.tls.key", "kafka.tls.verify"];
+    let any = keys.iter().any(|key| s.is_set(key));
+    let enabled = if s.is_set("kafka.tls.enabled") { s.on("kafka.tls.enabled") } else { any };
+    if !s.is_set("kafka.tls.enabled") {
+        s.computed.insert("kafka.tls.enabled", enabled.to_string());
+    }
+    if !enabled {
+        return None;
+    }
+    let verify = match s.word("kafka.tls.verify").as_str() {
+        "none" => Verify::Nothing,
+        "ca" => Verify::Ca,
+        _ => Verify::Full,
+    };
+    let ca = s.file("kafka.tls.ca");
+    if verify == Verify::Ca && ca.is_none() {
+        s.wrong("kafka.tls.verify", "is ca without kafka.tls.ca, which trusts anybody's certificate: use full or name a CA file");
+    }
+    if verify != Verify::Full {
+        s.warn(format!(
+            "kafka.tls.verify is {}: only full makes sure that a broker is the one meant",
+            s.word("kafka.tls.verify")
+        ));
+    }
+    Some(TlsOptions { verify, ca, client: pair(s, "kafka.tls.cert", "kafka.tls.key") })
+}
+
+fn sasl(s: &mut Settings) -> Option<Sasl> {
+    let keys = [
+        "kafka.sasl.mechanism",
+        "kafka.sasl.user",
+        "kafka.sasl.password",
+        "kafka.sasl.password_file",
+    ];
+    let any = *keys.iter().find(|key| s.is_set(key))?;
+    for key in ["kafka.sasl.mechanism", "kafka.sasl.user"] {
+        if !s.is_set(key) {
+            s.wrong(any, format!("needs {key} too"));
+        }
+    }
+    let mechanism = match s.word("kafka.sasl.mechanism").as_str() {
+        "SCRAM-SHA-256" => Mechanism::ScramSha256,
+        "SCRAM-SHA-512" => Mechanism::ScramSha512,
+        _ => Mechanism::Plain,
+    };
+    let Some(password) = secret(s, "kafka.sasl.password", "kafka.sasl.password_file") else {
+        s.wrong(any, "needs kafka.sasl.password or kafka.sasl.password_file too");
+        return None;
+    };
+    Some(Sasl { mechanism, user: s.word("kafka.sasl.user"), password })
+}
+
+fn compression(word: &str) -> Compression {
+    match word {
+        "gzip" => Compression::Gzip,
+        "snappy" => Compression::Snappy,
+        "lz4" => Compression::Lz4,
+        _ => Compression::None,
+    }
+}
+
+fn partitioner(word: &str) -> Partitioner {
+    match word {
         "fnv1a" => Partitioner::Fnv1a,
         "reference" => Partitioner::Reference,
         "crc32" => Partitioner::Crc32,
         "spread" => Partitioner::Spread,
         _ => Partitioner::Murmur2,
-    };
-    Kafka { options, partitioner }
+    }
 }
 
-fn brokers(settings: &mut Settings) -> Vec<(String, u16)> {
-    let texts = settings.list("kafka.brokers");
-    let texts: Vec<_> = texts.into_iter().filter(|text| !text.is_empty()).collect();
-    if texts.is_empty() && settings.purpose == Purpose::Run {
-        settings.missing("kafka.brokers");
-    }
-    let mut brokers = Vec::new();
-    for text in texts {
-        match broker(&text) {
-            Some(broker) if brokers.contains(&broker) => {
-                settings.warn(format!("kafka.brokers names {text} twice"));
-            }
-            Some(broker) => brokers.push(broker),
-            None => {
-                settings.refuse("kafka.brokers", format!("has {text:?}, which is no host:port"))
-            }
-        }
-    }
-    brokers
-}
-
-/// `host:port`, `[::1]:9092`.
-fn broker(text: &str) -> Option<(String, u16)> {
-    let (host, port) = text.trim().rsplit_once(':')?;
-    let port = port.parse().ok().filter(|port| *port > 0)?;
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let plain = |host: &str| !host.is_empty() && !host.contains([':', '/', '[', ']', ' ']);
-    let host =
-        bare.filter(|host| host.contains(':')).or_else(|| Some(host).filter(|host| plain(host)))?;
-    Some((host.to_owned(), port))
-}
-
-fn tls(settings: &mut Settings) -> Option<TlsOptions> {
-    let others = ["kafka.tls.ca", "kafka.tls.cert", "kafka.tls.key", "kafka.tls.verify"];
-    let implied = others.iter().any(|key| settings.is_set(key));
-    let enabled = if settings.is_set("kafka.tls.enabled") {
-        settings.flag("kafka.tls.enabled")
-    } else {
-        settings.derive("kafka.tls.enabled", implied.to_string());
-        implied
-    };
-    let files: [Option<PathBuf>; 3] =
-        ["kafka.tls.ca", "kafka.tls.cert", "kafka.tls.key"].map(|key| settings.file(key));
-    let [ca, cert, key] = files;
-    let client = pair(settings, cert, key, "kafka.tls.cert", "kafka.tls.key");
-    if !enabled {
-        return None;
-    }
-    let verify = match settings.word("kafka.tls.verify").as_str() {
-        "ca" => Verify::Ca,
-        "none" => Verify::Nothing,
-        _ => Verify::Full,
-    };
-    if verify != Verify::Full {
-        settings.warn("kafka.tls.verify is not full: it does not check whom it talks to");
-    }
-    Some(TlsOptions { verify, ca, client })
-}
-
-fn sasl(settings: &mut Settings, tls: bool, brokers: &[(String, u16)]) -> Option<Sasl> {
-    let password = settings.secret("kafka.sasl.password", "kafka.sasl.password_file");
-    let user = settings.text("kafka.sasl.user").filter(|user| !user.is_empty());
-    let Some(mechanism) = settings.text("kafka.sasl.mechanism") else {
-        if password.is_some() || user.is_some() {
-            settings.missing("kafka.sasl.mechanism");
-        }
-        return None;
-    };
-    let mechanism = match mechanism.as_str() {
-        "SCRAM-SHA-256" => Mechanism::ScramSha256,
-        "SCRAM-SHA-512" => Mechanism::ScramSha512,
-        _ => Mechanism::Plain,
-    };
-    let far = !brokers.iter().all(|(host, _)| loopback(host));
-    if mechanism == Mechanism::Plain && !tls && far {
-        settings.warn(
-            "kafka.sasl.mechanism = \"PLAIN\" without TLS: everybody on the way reads the password",
+fn topic(s: &mut Settings) -> TopicOptions {
+    let replication_factor = s.whole("topic.replication_factor");
+    if replication_factor == 0 {
+        s.wrong(
+            "topic.replication_factor",
+            "is 0; it must be -1, for the broker's default, or at least 1",
         );
     }
-    if user.is_none() {
-        settings.missing("kafka.sasl.user");
-    }
-    if password.is_none() {
-        settings.missing("kafka.sasl.password");
-    }
-    Some(Sasl { mechanism, user: user?, password: password? })
-}
-
-fn topic(settings: &Settings) -> TopicOptions {
-    let number = |key: &str| settings.whole(key);
     TopicOptions {
-        create: settings.flag("topic.create"),
-        partitions: i32::try_from(number("topic.partitions")).unwrap_or(1),
-        replication_factor: i16::try_from(number("topic.replication_factor")).unwrap_or(-1),
-        config: settings.config.iter().map(|(k, (v, _))| (k.clone(), v.clone())).collect(),
+        create: s.on("topic.create"),
+        partitions: s.whole("topic.partitions"),
+        replication_factor,
+        config: s
+            .topic_config
+            .iter()
+            .map(|(name, (value, _))| (name.clone(), value.clone()))
+            .collect(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::broker;
 
     #[test]
-    fn reads_host_and_port() {
-        let at = |host: &str, port| Some((host.to_owned(), port));
-        assert_eq!(broker("a:9092"), at("a", 9092));
-        assert_eq!(broker("[::1]:9"), at("::1", 9));
-        for text in ["a", "a:", ":1", "a:b", "a:0", "a:70000", "::1:9", "http://a:1", "a b:1"] {
-            assert_eq!(broker(text), None, "{text}");
+    fn takes_a_broker_apart() {
+        for (text, host, port) in
+            [("a:9092", "a", 9092), ("[::1]:1", "::1", 1), (" 10.0.0.1:65535 ", "10.0.0.1", 65535)]
+        {
+            assert_eq!(broker(text), Ok((host.to_owned(), port)), "{text}");
+        }
+        for text in [
+            "",
+            "a",
+            "a:",
+            ":1",
+            "a:0",
+            "a:65536",
+            "a:b",
+            "::1:9092",
+            "[::1]",
+            "[::1:9",
+            "kafka://a:1",
+            "a b:1",
+            "a,b:1",
+        ] {
+            assert!(broker(text).is_err(), "{text}");
         }
     }
 }

@@ -10,6 +10,17 @@ use figment::{
 
 use super::problem::meant_word;
 
+/// Words that mean something elsewhere, and why they are not taken here.
+const NOT_TAKEN: &[(&str, &str)] = &[
+    ("prefer", "which falls back to plain text when anybody on the way asks for it"),
+    ("allow", "which takes plain text where it can have it"),
+    ("zstd", "for which there is no encoder without a C library yet"),
+    ("transactional", "which comes with a later version"),
+    ("debezium", "which comes with a later version"),
+    ("avro", "which comes with a later version"),
+    ("GSSAPI", "which needs a C library"),
+];
+
 /// What a key takes.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
@@ -222,6 +233,9 @@ const fn bool_word(yes: bool) -> &'static str {
 fn word(text: &str, words: &[&str]) -> Result<Value, String> {
     if words.contains(&text) {
         return Ok(Value::Text(text.to_owned()));
+    }
+    if let Some((_, why)) = NOT_TAKEN.iter().find(|(known, _)| *known == text) {
+        return Err(format!("is {}, {why}: take one of {}", quoted(text), words.join(" ")));
     }
     let near = meant_word(text, words).map(|near| format!("; did you mean {near}?"));
     let near = near.unwrap_or_default();

@@ -1,263 +1,205 @@
-//! One source of values, flat: key to value, with where it came from.
+//! One place that settings come from, before it is laid over the others.
 
-use std::collections::BTreeMap;
-
-use figment::value::{Dict, Value as Raw};
-
-use super::{
-    Problem,
-    kind::{Kind, Value, flat, quoted, what},
-    problem::meant,
-    table::{self, KEYS},
-    url,
+use figment::{
+    Metadata, Profile, Provider,
+    value::{Dict, Map, Tag, Value as Raw},
 };
 
-/// A value and where it came from.
-#[derive(Clone, Debug)]
+use super::{libpq, problem::Problem, table, url};
+
+/// Where a value comes from; what is further down wins.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Level {
+    /// libpq's variables.
+    Libpq,
+    /// libpq's service file.
+    Service,
+    /// The configuration file.
+    File,
+    /// `PGSLUICE_…` variables.
+    Environment,
+    /// `--set`.
+    CommandLine,
+}
+
+impl Level {
+    const ALL: [Self; 5] =
+        [Self::Libpq, Self::Service, Self::File, Self::Environment, Self::CommandLine];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Libpq => "libpq",
+            Self::Service => "service",
+            Self::File => "file",
+            Self::Environment => "environment",
+            Self::CommandLine => "command line",
+        }
+    }
+}
+
+/// Where one value comes from.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Origin {
+    /// Its layer.
+    pub level: Level,
+    /// File, variable or option, for people.
+    pub text: String,
+}
+
+impl Origin {
+    /// What [`Entry::metadata`] said.
+    pub(super) fn of(metadata: &Metadata) -> Option<Self> {
+        let level = Level::ALL.into_iter().find(|level| level.name() == metadata.name)?;
+        let text = metadata.source.as_ref().and_then(|source| source.custom())?.to_owned();
+        Some(Self { level, text })
+    }
+}
+
+/// Settings of one origin.
+#[derive(Debug)]
 pub(super) struct Entry {
-    pub(super) value: Value,
-    pub(super) origin: String,
+    origin: Origin,
+    dict: Dict,
 }
 
-/// What is said of one table.
-#[derive(Clone, Debug, Default)]
-pub(super) struct TableEntry {
-    pub(super) topic: Option<String>,
-    pub(super) key: Option<Vec<String>>,
-    pub(super) origin: String,
+impl Provider for &Entry {
+    fn metadata(&self) -> Metadata {
+        let source = figment::Source::Custom(self.origin.text.clone());
+        Metadata::from(self.origin.level.name(), source)
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.dict.clone()))
+    }
 }
 
-/// Values of one source, or of several, the later ones over the earlier.
-#[derive(Clone, Debug, Default)]
+/// All settings of one level.
+#[derive(Debug)]
 pub(super) struct Layer {
-    pub(super) entries: BTreeMap<&'static str, Entry>,
-    pub(super) tables: BTreeMap<String, TableEntry>,
-    /// `topic.config`: name to value and origin.
-    pub(super) config: BTreeMap<String, (String, String)>,
-    pub(super) problems: Vec<Problem>,
+    level: Level,
+    entries: Vec<Entry>,
 }
 
 impl Layer {
-    /// Values of `upper` win.
-    pub(super) fn put(&mut self, upper: Self) {
-        self.entries.extend(upper.entries);
-        self.tables.extend(upper.tables);
-        self.config.extend(upper.config);
-        self.problems.extend(upper.problems);
+    pub(super) const fn new(level: Level) -> Self {
+        Self { level, entries: Vec::new() }
     }
 
-    /// Every key of a file.
-    pub(super) fn of_file(dict: &Dict, origin: &str) -> Self {
-        let mut layer = Self::default();
-        layer.walk(dict, "", origin);
-        layer.expand_url();
-        layer
+    pub(super) fn entries(&self) -> &[Entry] {
+        &self.entries
     }
 
-    fn walk(&mut self, dict: &Dict, section: &str, origin: &str) {
-        for (name, raw) in dict {
-            let path = if section.is_empty() { name.clone() } else { format!("{section}.{name}") };
-            let inner = format!("{path}.");
-            if let Some(key) = table::find(&path) {
-                self.take(key, raw, origin);
-            } else if KEYS.iter().any(|key| key.name.starts_with(&inner)) {
-                match raw {
-                    Raw::Dict(_, dict) => self.walk(dict, &path, origin),
-                    other => {
-                        let why = format!("is {}, not a section of keys", what(other));
-                        self.refuse(origin, &path, why);
-                    }
-                }
-            } else {
-                self.unknown(origin, &path);
-            }
+    /// A whole file.
+    pub(super) fn add(&mut self, origin: String, dict: Dict) {
+        self.entries.push(Entry { origin: Origin { level: self.level, text: origin }, dict });
+    }
+
+    /// One key.
+    pub(super) fn put(&mut self, origin: String, path: &[String], raw: Raw) {
+        let nested = path
+            .iter()
+            .rev()
+            .fold(raw, |inner, name| Raw::Dict(Tag::Default, Dict::from([(name.clone(), inner)])));
+        if let Some(dict) = nested.into_dict() {
+            self.add(origin, dict);
         }
     }
 
-    /// One key of `--set` or of a variable, whose value is text.
-    pub(super) fn set(&mut self, path: &str, text: &str, origin: &str) {
-        if let Some(name) = path.strip_prefix("tables.") {
-            return self.set_table(name, text, origin);
-        }
-        if let Some(name) = path.strip_prefix("topic.config.") {
-            let name = name.trim_matches('"').to_owned();
-            self.config.insert(name, (text.to_owned(), origin.to_owned()));
-            return;
-        }
-        let Some(key) = table::find(path) else { return self.unknown(origin, path) };
-        match key.kind.literal(text) {
-            Ok(raw) => self.take(key, &raw, origin),
-            Err(why) => self.refuse(origin, path, why),
-        }
+    /// A key's value and origin.
+    pub(super) fn get(&self, key: &str) -> Option<(&Raw, &str)> {
+        self.entries.iter().rev().find_map(|entry| {
+            let mut names = key.split('.');
+            let first = entry.dict.get(names.next()?)?;
+            let raw = names.try_fold(first, |raw, name| raw.as_dict()?.get(name))?;
+            Some((raw, entry.origin.text.as_str()))
+        })
     }
 
-    /// `public.users`, `"public.users"`, each with `.topic` or `.key` behind it if that is meant.
-    fn set_table(&mut self, name: &str, text: &str, origin: &str) {
-        let (table, field) = match name.strip_prefix('"').and_then(|rest| rest.rsplit_once('"')) {
-            Some((table, "" | ".topic")) => (table, "topic"),
-            Some((table, ".key")) => (table, "key"),
-            Some(_) => return self.unknown(origin, &format!("tables.{name}")),
-            None => match name.rsplit_once('.') {
-                Some((table, field @ ("topic" | "key"))) if table.contains('.') => (table, field),
-                _ => (name, "topic"),
-            },
-        };
-        let path = format!("tables.{}", quoted(table));
-        let raw = match text.trim_start().starts_with(['{', '[']) {
-            true if field == "topic" => Kind::Tables.literal(text),
-            _ => Ok(Raw::from(text)),
-        };
-        let entry = self.tables.remove(table).unwrap_or_default();
-        match (field, raw) {
-            ("key", _) => match Kind::Names.literal(text).and_then(|raw| Kind::Names.read(&raw)) {
-                Ok(Value::List(key)) => self.put_table(table, Some(key), None, entry, origin),
-                Ok(_) => {}
-                Err(why) => self.refuse(origin, &path, why),
-            },
-            (_, Ok(Raw::String(_, topic))) => {
-                self.put_table(table, None, Some(topic), entry, origin);
-            }
-            (_, Ok(Raw::Dict(_, dict))) => self.table(table, &Raw::from(dict), origin),
-            (_, Ok(other)) => self.table(table, &other, origin),
-            (_, Err(why)) => self.refuse(origin, &path, why),
-        }
-    }
-
-    fn put_table(
+    /// libpq's parameters as keys; what is empty is as good as not there, as with libpq.
+    pub(super) fn parameters(
         &mut self,
-        table: &str,
-        key: Option<Vec<String>>,
-        topic: Option<String>,
-        entry: TableEntry,
-        origin: &str,
+        parameters: Vec<(String, url::Parameter)>,
+        problems: &mut Vec<Problem>,
     ) {
-        let entry = TableEntry {
-            key: key.or(entry.key),
-            topic: topic.or(entry.topic),
-            origin: origin.to_owned(),
-        };
-        self.tables.insert(table.to_owned(), entry);
-    }
-
-    fn take(&mut self, key: &'static table::Key, raw: &Raw, origin: &str) {
-        match (key.kind, raw) {
-            (Kind::Tables, Raw::Dict(_, dict)) => {
-                for (name, raw) in dict {
-                    self.table(name, raw, origin);
-                }
+        for (origin, (name, value)) in parameters {
+            if value.is_empty() {
+                continue;
             }
-            (Kind::Map, Raw::Dict(_, dict)) => match flat(dict) {
-                Ok(all) => {
-                    let all = all.into_iter();
-                    self.config.extend(all.map(|(k, (v, _))| (k, (v, origin.to_owned()))));
-                }
-                Err(why) => self.refuse(origin, key.name, why),
-            },
-            (Kind::Tables | Kind::Map, other) => {
-                let why = format!("is {}, not {}", what(other), key.kind);
-                self.refuse(origin, key.name, why);
-            }
-            (kind, raw) => match kind.read(raw) {
-                Ok(value) => {
-                    let origin = origin.to_owned();
-                    self.entries.insert(key.name, Entry { value, origin });
-                }
-                Err(why) => self.refuse(origin, key.name, why),
-            },
-        }
-    }
-
-    /// `"public.users" = "topic"`, or `{ topic, key }`; without quotes TOML reads the dot as a
-    /// table in a table, which is meant all the same.
-    fn table(&mut self, name: &str, raw: &Raw, origin: &str) {
-        let path = format!("tables.{}", quoted(name));
-        match raw {
-            Raw::String(_, topic) => {
-                let (topic, origin) = (Some(topic.clone()), origin.to_owned());
-                self.tables.insert(name.to_owned(), TableEntry { topic, key: None, origin });
-            }
-            Raw::Dict(_, dict) if !name.contains('.') => {
-                for (table, raw) in dict {
-                    self.table(&format!("{name}.{table}"), raw, origin);
-                }
-            }
-            Raw::Dict(_, dict) => self.long_table(name, dict, origin),
-            other => {
-                let why = format!("is {}, not a topic or {{ topic, key }}", what(other));
-                self.refuse(origin, &path, why);
-            }
-        }
-    }
-
-    fn long_table(&mut self, name: &str, dict: &Dict, origin: &str) {
-        let path = format!("tables.{}", quoted(name));
-        let mut entry = TableEntry { origin: origin.to_owned(), ..TableEntry::default() };
-        for (field, raw) in dict {
-            let read = match (field.as_str(), raw) {
-                ("topic", Raw::String(_, topic)) => {
-                    entry.topic = Some(topic.clone());
-                    Ok(())
-                }
-                ("topic", other) => Err(format!("is {}, not text", what(other))),
-                ("key", raw) => match Kind::Names.read(raw) {
-                    Ok(Value::List(names)) if !names.is_empty() => {
-                        entry.key = Some(names);
-                        Ok(())
-                    }
-                    Ok(_) => Err("is an empty list: leave it out for the table's own key".into()),
-                    Err(why) => Err(why),
-                },
-                _ => Err("is no key of a table: there are topic and key".to_owned()),
-            };
-            if let Err(why) = read {
-                self.refuse(origin, &format!("{path}.{field}"), why);
-            }
-        }
-        self.tables.insert(name.to_owned(), entry);
-    }
-
-    /// `postgres.url` stands for single keys; one that is said twice must be the same.
-    pub(super) fn expand_url(&mut self) {
-        let Some(Entry { value: Value::Text(text), origin }) = self.entries.remove("postgres.url")
-        else {
-            return;
-        };
-        let parts = match url::parse(&text) {
-            Ok(parts) => parts,
-            Err(why) => return self.refuse(&origin, "postgres.url", why),
-        };
-        for (name, text) in parts {
-            let Some(key) = table::find(name) else { continue };
-            match key.kind.literal(&text).and_then(|raw| key.kind.read(&raw)) {
+            let wrong =
+                |why| Problem { origin: origin.clone(), key: String::new(), why, meant: None };
+            let (key, text) = match libpq::translate(&name, &value) {
+                Ok(Some(pair)) => pair,
+                Ok(None) => continue,
                 Err(why) => {
-                    self.refuse(&origin, "postgres.url", format!("has a {name} that {why}"))
+                    problems.push(wrong(why));
+                    continue;
                 }
-                Ok(value) => match self.entries.get(name) {
-                    Some(single) if single.value != value => {
-                        let why = format!("and {name} are both given, and differ: keep one");
-                        self.refuse(&origin, "postgres.url", why);
-                    }
-                    _ => {
-                        let origin = format!("{origin}, postgres.url");
-                        self.entries.insert(name, Entry { value, origin });
-                    }
+            };
+            let Some(kind) = table::find(key).map(|key| key.kind) else { continue };
+            let before = self.get(key).map(|(raw, _)| kind.read(raw));
+            match (name.as_str(), before) {
+                ("hostaddr", Some(before)) if before != kind.read(&Raw::from(text.as_str())) => {
+                    let why = "says an address beside a host name, which is not supported: say the address as the host";
+                    problems.push(wrong(why.into()));
+                }
+                ("fallback_application_name", Some(_)) => {}
+                _ => match kind.literal(&text) {
+                    Ok(raw) => self.put(origin, &path(key), raw),
+                    Err(why) => problems.push(wrong(format!("has a {name} that {why}"))),
                 },
             }
         }
     }
 
-    pub(super) fn refuse(&mut self, origin: &str, key: &str, why: String) {
-        let (origin, key) = (origin.to_owned(), key.to_owned());
-        self.problems.push(Problem { origin, key, why, meant: None });
+    /// Takes `postgres.url` apart, and `postgres.hosts` for another name of `postgres.host`.
+    pub(super) fn settle(&mut self, problems: &mut Vec<Problem>) {
+        self.rename_hosts();
+        let Some((Raw::String(_, text), origin)) = self.get("postgres.url") else { return };
+        let origin = origin.to_owned();
+        let parameters = match url::parse(text) {
+            Ok(parameters) => parameters,
+            Err(why) => {
+                let key = "postgres.url".into();
+                return problems.push(Problem { origin, key, why, meant: None });
+            }
+        };
+        let within = format!("postgres.url in {origin}");
+        let mut parts = Self::new(self.level);
+        // What the URI says later wins, so a parameter's last value is the only one to look at.
+        let tagged = parameters.into_iter().map(|pair| (within.clone(), pair)).collect();
+        parts.parameters(tagged, problems);
+        for key in table::KEYS {
+            let (Some((here, _)), Some((there, other))) = (parts.get(key.name), self.get(key.name))
+            else {
+                continue;
+            };
+            if key.kind.read(here) != key.kind.read(there) {
+                let why =
+                    format!("says something else than {} in {other}: leave one out", key.name);
+                let (origin, key) = (origin.clone(), "postgres.url".into());
+                problems.push(Problem { origin, key, why, meant: None });
+            }
+        }
+        // Below what is said key by key, so that where both say the same, the key is the origin.
+        parts.entries.append(&mut self.entries);
+        self.entries = parts.entries;
     }
 
-    fn unknown(&mut self, origin: &str, path: &str) {
-        let problem = Problem {
-            origin: origin.to_owned(),
-            key: path.to_owned(),
-            why: "is no key".to_owned(),
-            meant: meant(path),
-        };
-        self.problems.push(problem);
+    fn rename_hosts(&mut self) {
+        if self.get("postgres.host").is_some() {
+            return; // and so `postgres.hosts` stays, and is reported as unknown
+        }
+        for entry in &mut self.entries {
+            if let Some(Raw::Dict(_, section)) = entry.dict.get_mut("postgres")
+                && let Some(hosts) = section.remove("hosts")
+            {
+                section.insert("host".into(), hosts);
+            }
+        }
     }
+}
+
+/// `a.b` → `[a, b]`.
+pub(super) fn path(key: &str) -> Vec<String> {
+    key.split('.').map(str::to_owned).collect()
 }

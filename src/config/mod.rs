@@ -1,7 +1,7 @@
 //! The configuration: where it is looked for, which of two values wins, and what is wrong with it.
 //!
 //! Built-in defaults ← libpq's variables and service file ← file ← `PGSLUICE_…` variables ← `--set`.
-//! The merged values are walked against one list of keys ([`table`]), so that all bad keys are
+//! The merged values are walked against one list of keys (`table`), so that all bad keys are
 //! reported at once; then each module's `Options` are built from them. No module names this one.
 //!
 //! **Invariant.** No message, no `Debug` and no listing made here holds a secret.
@@ -81,12 +81,12 @@ impl fmt::Debug for Config {
 /// # Errors
 /// All that is wrong with it, at once.
 pub fn load(sources: &Sources, purpose: Purpose) -> Result<Config, Invalid> {
-    let found = file::find(sources);
-    let merged = merge::merge(sources, found.as_deref());
-    let mut settings = settings::Settings::new(merged, purpose);
-    let home = sources.vars.get(&OsString::from("HOME")).map(PathBuf::from);
-    let postgres = postgres::build(&mut settings, home);
-    let kafka = kafka::build(&mut settings);
+    let mut problems = Vec::new();
+    let found = file::find(sources, &mut problems);
+    let merged = merge::merge(sources, found.as_deref(), &mut problems);
+    let mut settings = settings::Settings::read(&merged, purpose, problems);
+    let postgres = postgres::build(&mut settings);
+    let kafka = kafka::build(&mut settings, purpose);
     let records = records::build(&mut settings);
     let log = records::log(&mut settings);
     let app = app::Options {
@@ -105,7 +105,11 @@ pub fn load(sources: &Sources, purpose: Purpose) -> Result<Config, Invalid> {
         admin: records.admin,
     };
     let listing = show::listing(&settings, found.as_deref());
-    let looked_for = if found.is_none() { sources.search.clone() } else { Vec::new() };
-    let warnings = settings.finish(looked_for)?;
-    Ok(Config { app, log, warnings, listing })
+    let (problems, warnings) = settings.finish();
+    if problems.is_empty() {
+        return Ok(Config { app, log, warnings, listing });
+    }
+    let looked_for =
+        if found.is_none() && sources.file.is_none() { sources.search.clone() } else { Vec::new() };
+    Err(Invalid { problems, looked_for })
 }

@@ -1,10 +1,14 @@
-//! `[postgres]`, `[publication]`, `[slot]`.
+//! `[postgres]`, `[publication]` and `[slot]` → the options of `pg`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
 
-use super::{Purpose, settings::Settings};
+use super::{
+    kind::{Value, quoted},
+    layer::Level,
+    settings::Settings,
+};
 use crate::{
-    net::{TcpOptions, TlsOptions, Verify},
+    net::{Secret, SecretSource, TcpOptions, TlsOptions, Verify},
     pg::{
         connect::{self, ChannelBinding, Host, TargetSession},
         slot::{Failover, PublicationOptions, SlotOptions},
@@ -12,204 +16,238 @@ use crate::{
     },
 };
 
+/// `NAMEDATALEN - 1`: PostgreSQL cuts longer names.
+const NAME_BYTES: usize = 63;
+
+/// All that PostgreSQL's side takes.
 pub(super) struct Postgres {
-    pub(super) connect: connect::Options,
-    pub(super) publication: PublicationOptions,
-    pub(super) slot: SlotOptions,
-    pub(super) check_interval: Duration,
-    pub(super) retry_max: Duration,
-    pub(super) stream: stream::Options,
+    pub connect: connect::Options,
+    pub publication: PublicationOptions,
+    pub slot: SlotOptions,
+    pub stream: stream::Options,
+    pub check_interval: Duration,
+    pub retry_max: Duration,
 }
 
-pub(super) fn build(settings: &mut Settings, home: Option<PathBuf>) -> Postgres {
-    let hosts = hosts(settings);
-    let tls = tls(settings, &hosts);
-    let user = settings.required("postgres.user", true);
-    let database = settings.text("postgres.database").filter(|name| !name.is_empty());
-    if database.is_none() {
-        settings.derive("postgres.database", user.clone());
-    }
-    let channel_binding = match settings.word("postgres.channel_binding").as_str() {
-        "disable" => ChannelBinding::Disable,
-        "require" => ChannelBinding::Require,
-        _ => ChannelBinding::Prefer,
-    };
-    if channel_binding == ChannelBinding::Require && tls.is_none() {
-        settings.refuse("postgres.channel_binding", "is require, which needs TLS: set sslmode");
-    }
-    let password = settings.secret("postgres.password", "postgres.password_file");
-    let wal_sender_timeout = settings.span("postgres.wal_sender_timeout");
-    let connect = connect::Options {
-        hosts,
-        target: target(settings),
-        database: database.unwrap_or_else(|| user.clone()),
-        user,
-        passfile: passfile(settings, home),
-        password,
-        tls,
-        channel_binding,
-        allow_md5: settings.flag("postgres.allow_md5"),
-        allow_cleartext: settings.flag("postgres.allow_cleartext"),
-        tcp: tcp(settings, "postgres"),
-        application_name: settings.word("postgres.application_name"),
-        wal_sender_timeout,
-        decoding_memory: settings.size("postgres.decoding_memory"),
-        extra: settings.text("postgres.options"),
-        max_message: u32::try_from(settings.size("postgres.max_message")).unwrap_or(u32::MAX >> 1),
-    };
+/// Builds and checks it.
+pub(super) fn build(s: &mut Settings) -> Postgres {
+    let hosts = hosts(s);
+    let tls = tls(s, &hosts);
+    let (password, passfile) = password(s);
+    let user = name(s, "postgres.user");
     Postgres {
-        connect,
-        publication: publication(settings),
-        slot: slot(settings),
-        check_interval: settings.span("slot.check_interval"),
-        retry_max: settings.span("postgres.retry_max"),
-        stream: stream::Options {
-            read_buffer: settings.size_of("postgres.read_buffer"),
-            low_watermark: settings.size_of("postgres.low_watermark"),
-            status_interval: status_interval(settings, wal_sender_timeout),
+        connect: connect::Options {
+            hosts,
+            target: target(&s.word("postgres.target_session_attrs")),
+            database: database(s, &user),
+            user,
+            password,
+            passfile,
+            channel_binding: binding(s, tls.is_some()),
+            tls,
+            allow_md5: s.on("postgres.allow_md5"),
+            allow_cleartext: s.on("postgres.allow_cleartext"),
+            tcp: TcpOptions {
+                connect_timeout: s.span("postgres.connect_timeout"),
+                keepalive: s.span("postgres.keepalive"),
+                user_timeout: s.span("postgres.user_timeout"),
+            },
+            application_name: s.word("postgres.application_name"),
+            wal_sender_timeout: wal_sender_timeout(s),
+            decoding_memory: s.size("postgres.decoding_memory"),
+            extra: s.text("postgres.options").filter(|text| !text.trim().is_empty()),
+            max_message: s.size("postgres.max_message"),
         },
+        publication: publication(s),
+        slot: slot(s),
+        stream: stream::Options {
+            read_buffer: s.size("postgres.read_buffer"),
+            low_watermark: low_watermark(s),
+            status_interval: status_interval(s),
+        },
+        check_interval: s.span("slot.check_interval"),
+        retry_max: s.span("postgres.retry_max"),
     }
 }
 
-/// Sockets of either section.
-pub(super) fn tcp(settings: &Settings, section: &str) -> TcpOptions {
-    let span = |key: &str| settings.span(&format!("{section}.{key}"));
-    TcpOptions {
-        connect_timeout: span("connect_timeout"),
-        keepalive: span("keepalive"),
-        user_timeout: span("user_timeout"),
+fn hosts(s: &mut Settings) -> Vec<Host> {
+    let mut hosts = s.list("postgres.host");
+    if hosts.is_empty() {
+        s.wrong("postgres.host", "is an empty list");
     }
-}
-
-/// At most a third of the timeout, as the manual of `wal_sender_timeout` leaves no more to chance.
-fn status_interval(settings: &mut Settings, timeout: Duration) -> Duration {
-    const LONGEST: Duration = Duration::from_secs(10);
-    let most = if timeout.is_zero() { LONGEST } else { (timeout / 3).min(LONGEST) };
-    if !settings.is_set("postgres.status_interval") {
-        settings.derive("postgres.status_interval", humantime::format_duration(most).to_string());
-        return most;
-    }
-    let asked = settings.span("postgres.status_interval");
-    if asked > most {
-        let most = humantime::format_duration(most);
-        let why = format!("must be at most a third of wal_sender_timeout, and 10s: {most}");
-        settings.refuse("postgres.status_interval", why);
-    }
-    asked
-}
-
-fn hosts(settings: &mut Settings) -> Vec<Host> {
-    let names = settings.list("postgres.host");
+    // An empty host is libpq's way to say: the default.
+    hosts.iter_mut().filter(|host| host.is_empty()).for_each(|host| *host = "localhost".into());
     let mut ports = Vec::new();
-    for text in settings.list("postgres.port") {
+    let texts = s.list("postgres.port");
+    let given = texts.len();
+    for text in texts {
         match text.parse::<u16>() {
+            _ if text.is_empty() => ports.push(5432),
             Ok(port) if port > 0 => ports.push(port),
-            _ => settings.refuse("postgres.port", format!("has {text:?}, which is no port")),
+            _ => s.wrong(
+                "postgres.port",
+                format!("is {}, not a port from 1 to 65535", quoted(&text)),
+            ),
         }
     }
-    if ports.len() > 1 && ports.len() != names.len() {
+    if given == 1 {
+        ports.resize(hosts.len(), ports.first().copied().unwrap_or(5432));
+    } else if given != hosts.len() {
         let why = format!(
-            "has {} ports for {} hosts: give one, or one for each",
-            ports.len(),
-            names.len()
+            "has {given} ports for {} hosts: give one for all, or one for each",
+            hosts.len()
         );
-        settings.refuse("postgres.port", why);
+        s.wrong("postgres.port", why);
     }
-    if names.iter().any(String::is_empty) || names.is_empty() {
-        settings.refuse("postgres.host", "has an empty name in it");
-    }
-    let first = ports.first().copied().unwrap_or(5432);
-    let host = |(index, name): (usize, &String)| {
-        let port = ports.get(index).copied().unwrap_or(first);
-        if name.starts_with('/') {
-            Host::Unix(PathBuf::from(name), port)
-        } else {
-            let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name);
-            Host::Tcp(bare.to_owned(), port)
-        }
+    let all = hosts.into_iter().zip(ports);
+    all.map(|(host, port)| {
+        if host.starts_with('/') { Host::Unix(host.into(), port) } else { Host::Tcp(host, port) }
+    })
+    .collect()
+}
+
+/// Where what is sent does not leave this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    address
+        .map_or_else(|_| host.eq_ignore_ascii_case("localhost"), |a| a.to_canonical().is_loopback())
+}
+
+fn tls(s: &mut Settings, hosts: &[Host]) -> Option<TlsOptions> {
+    let near = |host: &Host| {
+        matches!(host, Host::Unix(..)) || matches!(host, Host::Tcp(name, _) if is_loopback(name))
     };
-    names.iter().enumerate().map(host).collect()
-}
-
-/// Whether a name surely is this machine.
-pub(super) fn loopback(name: &str) -> bool {
-    name == "localhost"
-        || name.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-fn tls(settings: &mut Settings, hosts: &[Host]) -> Option<TlsOptions> {
-    let local = hosts.iter().all(|host| match host {
-        Host::Tcp(name, _) => loopback(name),
-        Host::Unix(..) => true,
+    let loopback = hosts.iter().all(near);
+    // Who names a certificate does not mean plain text.
+    let named = s.is_set("postgres.sslrootcert") || s.is_set("postgres.sslcert");
+    let default = if loopback && !named { "disable" } else { "verify-full" };
+    let mode = s.text("postgres.sslmode").unwrap_or_else(|| {
+        s.computed.insert("postgres.sslmode", quoted(default));
+        default.to_owned()
     });
-    if !settings.is_set("postgres.sslmode") {
-        settings.derive("postgres.sslmode", if local { "disable" } else { "verify-full" });
-    }
-    let mode = settings.text("postgres.sslmode");
-    let mode = mode.unwrap_or_else(|| if local { "disable" } else { "verify-full" }.to_owned());
-    let system = settings.text("postgres.sslrootcert").is_some_and(|path| path == "system");
-    let ca = if system { None } else { settings.file("postgres.sslrootcert") };
-    let cert = settings.file("postgres.sslcert");
-    let key = settings.file("postgres.sslkey");
-    let verify = match mode.as_str() {
-        "disable" => {
-            if !local {
-                settings.warn(
-                    "postgres.sslmode = \"disable\": rows and logins go over the network in plain text",
-                );
+    let client = pair(s, "postgres.sslcert", "postgres.sslkey");
+    let system = s.text("postgres.sslrootcert").is_some_and(|path| path == "system");
+    let ca = if system { None } else { s.file("postgres.sslrootcert") };
+    let verify = match (mode.as_str(), &ca) {
+        ("disable", _) => {
+            if !loopback {
+                s.warn("postgres.sslmode is disable: everything, rows too, crosses the network in plain text".into());
             }
             return None;
         }
-        // libpq: with a root file, `require` checks as `verify-ca` does.
-        "require" if ca.is_some() => Verify::Ca,
-        "require" => Verify::Nothing,
-        "verify-ca" => Verify::Ca,
+        ("require", None) => Verify::Nothing,
+        // As libpq does where there is a root file.
+        ("require" | "verify-ca", _) => Verify::Ca,
         _ => Verify::Full,
     };
-    if verify != Verify::Full {
-        settings.warn(format!(
-            "postgres.sslmode = {mode:?} does not check whom it talks to: verify-full does"
-        ));
+    if mode != "verify-full" && !loopback {
+        s.warn(format!("postgres.sslmode is {mode}: only verify-full makes sure that the server is the one meant"));
     }
-    let client = pair(settings, cert, key, "postgres.sslcert", "postgres.sslkey");
+    if mode != "verify-full" && ca.is_none() && (system || verify == Verify::Ca) {
+        // The system's CAs sign for anybody, so without the name nothing would be proved.
+        let why = format!(
+            "is {mode}, but the system's CAs sign for anybody: use verify-full, or name a CA file in postgres.sslrootcert"
+        );
+        s.wrong("postgres.sslmode", why);
+    }
     Some(TlsOptions { verify, ca, client })
 }
 
-/// A client's certificate is of no use without its key.
+/// A certificate and its key, both or none.
 pub(super) fn pair(
-    settings: &mut Settings,
-    cert: Option<PathBuf>,
-    key: Option<PathBuf>,
-    cert_key: &'static str,
-    key_key: &'static str,
+    s: &mut Settings,
+    cert: &'static str,
+    key: &'static str,
 ) -> Option<(PathBuf, PathBuf)> {
-    match (cert, key) {
+    match (s.file(cert), s.file(key)) {
         (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
         (Some(_), None) => {
-            settings.refuse(key_key, format!("is not set, and {cert_key} needs it"));
+            s.wrong(cert, format!("needs {key} too"));
             None
         }
         (None, Some(_)) => {
-            settings.refuse(cert_key, format!("is not set, and {key_key} needs it"));
+            s.wrong(key, format!("needs {cert} too"));
             None
         }
-        (None, None) => None,
     }
 }
 
-fn passfile(settings: &mut Settings, home: Option<PathBuf>) -> Option<PathBuf> {
-    if settings.is_set("postgres.passfile") {
-        return settings.file("postgres.passfile");
+/// A secret from one of two keys. Of two layers the upper one wins; in one layer it is a mistake.
+pub(super) fn secret(
+    s: &mut Settings,
+    text: &'static str,
+    file: &'static str,
+) -> Option<SecretSource> {
+    let level = |s: &Settings, key| s.origin(key).map(|origin| origin.level as u8);
+    let (from_text, from_file) = (level(s, text), level(s, file));
+    if from_text.is_some() && from_text == from_file {
+        s.wrong(text, format!("and {file} are both set: leave one out"));
     }
-    let usual = home?.join(".pgpass");
-    usual.is_file().then(|| {
-        settings.derive("postgres.passfile", usual.display().to_string());
-        usual
-    })
+    if from_file > from_text {
+        let source = SecretSource::File(s.text(file)?.into());
+        if let Err(error) = source.read() {
+            let path = quoted(&s.word(file));
+            s.wrong(file, format!("is {path}, which cannot be read: {error}"));
+        }
+        return Some(source);
+    }
+    s.text(text).map(|text| SecretSource::Text(Secret::new(text)))
 }
 
-fn target(settings: &Settings) -> TargetSession {
-    match settings.word("postgres.target_session_attrs").as_str() {
+fn password(s: &mut Settings) -> (Option<SecretSource>, Option<PathBuf>) {
+    let [text, file, pass] = ["postgres.password", "postgres.password_file", "postgres.passfile"];
+    let level = |s: &Settings, key| s.origin(key).map(|origin| origin.level);
+    let upper =
+        [text, file].iter().filter_map(|key| level(s, key)).max_by_key(|level| *level as u8);
+    let passfile = level(s, pass);
+    if upper.is_some() && upper == passfile && passfile != Some(Level::Libpq) {
+        s.wrong(pass, "is set beside another password: leave one out");
+    }
+    // What a file says of the password is not taken back by PGPASSWORD.
+    if passfile.map(|level| level as u8) > upper.map(|level| level as u8) {
+        return (None, s.file(pass));
+    }
+    let password = secret(s, text, file);
+    let home = s.passfile.clone().filter(|path| password.is_none() && path.exists());
+    if let Some(path) = &home {
+        s.computed.insert(pass, quoted(&path.to_string_lossy()));
+    }
+    (password, home)
+}
+
+/// A name that PostgreSQL takes as it is.
+fn name(s: &mut Settings, key: &'static str) -> String {
+    let name = s.word(key);
+    if s.is_set(key) {
+        check_name(s, key, &name);
+    }
+    name
+}
+
+fn check_name(s: &mut Settings, key: &str, name: &str) {
+    if name.is_empty() {
+        s.wrong(key, "is empty");
+    } else if name.len() > NAME_BYTES {
+        let why = format!(
+            "has the name {}, which is {} bytes long; PostgreSQL takes {NAME_BYTES}",
+            quoted(name),
+            name.len()
+        );
+        s.wrong(key, why);
+    }
+}
+
+fn database(s: &mut Settings, user: &str) -> String {
+    if s.is_set("postgres.database") {
+        return name(s, "postgres.database");
+    }
+    s.computed.insert("postgres.database", quoted(user));
+    user.to_owned()
+}
+
+fn target(word: &str) -> TargetSession {
+    match word {
         "read-write" => TargetSession::ReadWrite,
         "read-only" => TargetSession::ReadOnly,
         "primary" => TargetSession::Primary,
@@ -219,45 +257,124 @@ fn target(settings: &Settings) -> TargetSession {
     }
 }
 
-fn publication(settings: &mut Settings) -> PublicationOptions {
-    let names = settings.list("publication.name");
-    if names.is_empty() {
-        settings.missing("publication.name");
-    } else if let Some(bad) = names.iter().find(|name| name.is_empty() || name.len() > 63) {
-        let why = format!("has {bad:?}: a name has 1 to 63 bytes");
-        settings.refuse("publication.name", why);
-    }
-    let operations = settings.list("publication.operations");
-    for word in &operations {
-        let word = word.to_lowercase();
-        if !["insert", "update", "delete", "truncate"].contains(&word.as_str()) {
-            let why = format!("has {word:?}, not one of insert update delete truncate");
-            settings.refuse("publication.operations", why);
+fn binding(s: &mut Settings, tls: bool) -> ChannelBinding {
+    match s.word("postgres.channel_binding").as_str() {
+        "disable" => ChannelBinding::Disable,
+        "require" => {
+            if !tls {
+                s.wrong(
+                    "postgres.channel_binding",
+                    "is require, which needs TLS: set postgres.sslmode",
+                );
+            }
+            ChannelBinding::Require
         }
-    }
-    PublicationOptions {
-        names,
-        create: settings.flag("publication.create"),
-        tables: settings.list("publication.tables"),
-        operations,
-        via_partition_root: settings.flag("publication.via_partition_root"),
+        _ => ChannelBinding::Prefer,
     }
 }
 
-fn slot(settings: &mut Settings) -> SlotOptions {
-    let name = settings.required("slot.name", settings.purpose == Purpose::Run);
-    let fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-    if !name.is_empty() && (name.len() > 63 || !name.bytes().all(fits)) {
-        let why = format!("is {name:?}: 1 to 63 lower-case letters, digits and underscores");
-        settings.refuse("slot.name", why);
+fn wal_sender_timeout(s: &mut Settings) -> Duration {
+    let time = s.span("postgres.wal_sender_timeout");
+    if time > Duration::ZERO && time < Duration::from_secs(1) {
+        s.wrong("postgres.wal_sender_timeout", "must be 0s, for never, or at least 1s");
     }
-    SlotOptions {
-        name,
-        create: settings.flag("slot.create"),
-        failover: match settings.word("slot.failover").as_str() {
-            "true" => Failover::On,
-            "false" => Failover::Off,
-            _ => Failover::Auto,
-        },
+    time
+}
+
+fn status_interval(s: &mut Settings) -> Duration {
+    let third = s.span("postgres.wal_sender_timeout") / 3;
+    let longest = Duration::from_secs(10);
+    let most = if third.is_zero() { longest } else { longest.min(third) };
+    if !s.is_set("postgres.status_interval") {
+        s.computed.insert("postgres.status_interval", Value::Span(most).to_string());
+        return most;
+    }
+    let time = s.span("postgres.status_interval");
+    if time > most {
+        s.wrong("postgres.status_interval", "must be at most a third of postgres.wal_sender_timeout, or the walsender gives up on us");
+    }
+    time
+}
+
+fn low_watermark(s: &mut Settings) -> usize {
+    let bytes: usize = s.size("postgres.low_watermark");
+    if bytes > s.size::<usize>("postgres.read_buffer") / 2 {
+        s.wrong("postgres.low_watermark", "must be at most half of postgres.read_buffer");
+    }
+    bytes
+}
+
+fn publication(s: &mut Settings) -> PublicationOptions {
+    let names = s.list("publication.name");
+    if s.is_set("publication.name") && names.is_empty() {
+        s.wrong("publication.name", "is an empty list");
+    }
+    let mut seen = BTreeSet::new();
+    for name in &names {
+        check_name(s, "publication.name", name);
+        if !seen.insert(name) {
+            s.wrong("publication.name", format!("lists {} twice", quoted(name)));
+        }
+    }
+    let tables = s.list("publication.tables");
+    for table in &tables {
+        if !table
+            .split_once('.')
+            .is_some_and(|(schema, name)| !schema.is_empty() && !name.is_empty())
+        {
+            s.wrong(
+                "publication.tables",
+                format!("lists {}, which is no schema.table", quoted(table)),
+            );
+        }
+    }
+    let operations = s.list("publication.operations");
+    let known = ["insert", "update", "delete", "truncate"];
+    for operation in operations.iter().filter(|operation| !known.contains(&operation.as_str())) {
+        s.wrong(
+            "publication.operations",
+            format!("lists {}, which is none of {}", quoted(operation), known.join(" ")),
+        );
+    }
+    let create = s.on("publication.create");
+    let via_partition_root = s.on("publication.via_partition_root");
+    PublicationOptions { names, create, tables, operations, via_partition_root }
+}
+
+fn slot(s: &mut Settings) -> SlotOptions {
+    let name = s.word("slot.name");
+    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    if s.is_set("slot.name") {
+        check_name(s, "slot.name", &name);
+        if !name.chars().all(good) {
+            let why = format!(
+                "is {}; PostgreSQL takes lower-case letters, digits and underscores",
+                quoted(&name)
+            );
+            s.wrong("slot.name", why);
+        }
+    }
+    let failover = match s.word("slot.failover").as_str() {
+        "true" => Failover::On,
+        "false" => Failover::Off,
+        _ => Failover::Auto,
+    };
+    SlotOptions { name, create: s.on("slot.create"), failover }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn knows_what_does_not_leave_this_machine() {
+        for host in
+            ["localhost", "LOCALHOST", "127.0.0.1", "127.8.8.8", "::1", "[::1]", "::ffff:127.0.0.1"]
+        {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["localhost.example", "10.0.0.1", "::2", "db", "0.0.0.0"] {
+            assert!(!is_loopback(host), "{host}");
+        }
     }
 }

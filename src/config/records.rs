@@ -1,151 +1,134 @@
-//! What becomes of rows: `[tables]`, `[topic]`, `[format]`, `headers`, `[batch]`, and the rest.
+//! What records look like, where they go, and how the loop runs: `[tables]`, `[topic]`, `[format]`,
+//! `[batch]`, `[message]`, `[run]`, `[admin]`, `[log]`.
 
-use std::net::SocketAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr},
+};
 
-use super::{Purpose, kind::quoted, settings::Settings};
+use super::{kind::quoted, settings::Settings};
 use crate::{
     batch,
     encode::{self, Header, KeyFormat, Numeric},
     pipeline::{self, Timestamp},
     route::{self, Routes, Truncate, Unlisted},
-    telemetry,
+    telemetry::{self, Format},
 };
 
+/// Room in flight, in batches: one is filled, one is sent, and the messenger copies what it sends.
+const BATCHES_IN_FLIGHT: usize = 4;
+
+/// All that lies between PostgreSQL and Kafka.
 pub(super) struct Records {
-    pub(super) route: route::Options,
-    pub(super) encode: encode::Options,
-    pub(super) batch: batch::Limits,
-    pub(super) pipeline: pipeline::Options,
-    pub(super) admin: Option<SocketAddr>,
+    pub route: route::Options,
+    pub encode: encode::Options,
+    pub batch: batch::Limits,
+    pub pipeline: pipeline::Options,
+    pub admin: Option<SocketAddr>,
 }
 
-pub(super) fn build(settings: &mut Settings) -> Records {
+/// Builds and checks it.
+pub(super) fn build(s: &mut Settings) -> Records {
     Records {
-        route: route(settings),
+        route: route(s),
         encode: encode::Options {
-            numeric: match settings.word("format.numeric").as_str() {
-                "number" => Numeric::Number,
-                _ => Numeric::String,
+            numeric: if s.word("format.numeric") == "number" {
+                Numeric::Number
+            } else {
+                Numeric::String
             },
-            key: match settings.word("format.key").as_str() {
-                "json" => KeyFormat::Json,
-                _ => KeyFormat::Auto,
-            },
-            tombstones: settings.flag("format.tombstones"),
-            headers: headers(settings),
+            key: if s.word("format.key") == "json" { KeyFormat::Json } else { KeyFormat::Auto },
+            tombstones: s.on("format.tombstones"),
+            headers: headers(s),
         },
-        batch: limits(settings),
+        batch: batch(s),
         pipeline: pipeline::Options {
-            drain: settings.span("run.drain"),
-            timestamp: match settings.word("kafka.timestamp").as_str() {
-                "commit" => Timestamp::Commit,
-                _ => Timestamp::Sent,
+            drain: s.span("run.drain"),
+            timestamp: if s.word("kafka.timestamp") == "commit" {
+                Timestamp::Commit
+            } else {
+                Timestamp::Sent
             },
         },
-        admin: admin(settings),
+        admin: listen(s),
     }
 }
 
-/// `[log]`.
-pub(super) fn log(settings: &mut Settings) -> telemetry::Options {
-    let level = settings.word("log.level");
-    if let Err(error) = telemetry::check(&level) {
-        settings.refuse("log.level", format!("is {level:?}: {error}"));
-    }
-    let format = match settings.word("log.format").as_str() {
-        "text" => telemetry::Format::Text,
-        "json" => telemetry::Format::Json,
-        _ => telemetry::Format::Auto,
-    };
-    telemetry::Options { level, format }
-}
-
-fn route(settings: &mut Settings) -> route::Options {
-    let tables = settings.tables.iter().map(|(name, entry)| {
-        let table = route::Table { topic: entry.topic.clone(), key: entry.key.clone() };
-        (name.clone(), table)
+fn route(s: &mut Settings) -> route::Options {
+    let tables: BTreeMap<_, _> =
+        s.tables.iter().map(|(name, (table, _))| (name.clone(), table.clone())).collect();
+    let default = if tables.is_empty() { "route" } else { "refuse" };
+    let unlisted = s.text("topic.unlisted").unwrap_or_else(|| {
+        s.computed.insert("topic.unlisted", quoted(default));
+        default.to_owned()
     });
-    let tables: std::collections::BTreeMap<_, _> = tables.collect();
-    if !settings.is_set("topic.unlisted") {
-        let default = if tables.is_empty() { "route" } else { "refuse" };
-        settings.derive("topic.unlisted", default);
-    }
-    let unlisted = match settings.text("topic.unlisted").as_deref() {
-        Some("route") => Unlisted::Route,
-        Some("skip") => Unlisted::Skip,
-        None if tables.is_empty() => Unlisted::Route,
-        _ => Unlisted::Refuse,
-    };
-    let truncate = match settings.word("truncate").as_str() {
-        "table" => Truncate::Table,
-        "skip" => Truncate::Skip,
-        topic => Truncate::Topic(topic.to_owned()),
-    };
     let options = route::Options {
         tables,
-        template: settings.word("topic.template"),
-        unlisted,
-        truncate,
-        message_topic: settings.text("message.topic"),
-        message_prefixes: settings.list("message.prefixes"),
+        template: s.word("topic.template"),
+        unlisted: match unlisted.as_str() {
+            "route" => Unlisted::Route,
+            "skip" => Unlisted::Skip,
+            _ => Unlisted::Refuse,
+        },
+        truncate: match s.word("truncate") {
+            word if word == "table" => Truncate::Table,
+            word if word == "skip" => Truncate::Skip,
+            topic => Truncate::Topic(topic),
+        },
+        message_topic: s.text("message.topic").filter(|topic| !topic.is_empty()),
+        message_prefixes: s.list("message.prefixes"),
     };
-    check_routes(settings, &options);
+    check(s, &options);
     options
 }
 
-/// Each part by itself, so that all that is wrong is said.
-fn check_routes(settings: &mut Settings, options: &route::Options) {
-    let bare = route::Options { tables: Default::default(), ..options.clone() };
-    let check = |part: route::Options| Routes::new(part).err().map(|error| error.to_string());
+/// `route` refuses the first thing that it cannot use, so it is asked about each by itself.
+fn check(s: &mut Settings, options: &route::Options) {
     let plain = || route::Options {
+        tables: BTreeMap::new(),
         template: "x".to_owned(),
         truncate: Truncate::Table,
         message_topic: None,
-        ..bare.clone()
+        ..options.clone()
     };
-    let parts = [
-        ("topic.template", route::Options { template: options.template.clone(), ..plain() }),
-        ("truncate", route::Options { truncate: options.truncate.clone(), ..plain() }),
-        (
-            "message.topic",
-            route::Options { message_topic: options.message_topic.clone(), ..plain() },
-        ),
-    ];
-    for (key, part) in parts {
-        if let Some(why) = check(part) {
-            settings.refuse(key, format!("cannot be used: {why}"));
+    let why = |part| Routes::new(part).err().map(|error| format!("cannot be used: {error}"));
+    let template = route::Options { template: options.template.clone(), ..plain() };
+    let truncate = route::Options { truncate: options.truncate.clone(), ..plain() };
+    let message = route::Options { message_topic: options.message_topic.clone(), ..plain() };
+    for (key, part) in
+        [("topic.template", template), ("truncate", truncate), ("message.topic", message)]
+    {
+        if let Some(why) = why(part) {
+            s.wrong(key, why);
         }
     }
     let mut sound = true;
-    for (name, table) in &options.tables {
-        if !name.contains('.') {
-            let origin = settings.tables.get(name).map(|t| t.origin.clone()).unwrap_or_default();
-            let key = format!("tables.{}", quoted(name));
-            settings.refuse_at(&origin, &key, "has no schema: write \"schema.table\"");
-            sound = false;
-            continue;
-        }
-        let one = [(name.clone(), table.clone())].into();
-        if let Some(why) = check(route::Options { tables: one, ..plain() }) {
-            let origin = settings.tables.get(name).map(|t| t.origin.clone()).unwrap_or_default();
-            settings.refuse_at(
-                &origin,
-                &format!("tables.{}", quoted(name)),
-                format!("cannot be used: {why}"),
-            );
+    for (name, (table, origin)) in s.tables.clone() {
+        let key = format!("tables.{}", quoted(&name));
+        let columns = table.key.as_deref().unwrap_or_default();
+        let distinct: BTreeSet<_> = columns.iter().collect();
+        let wrong = if table.key.is_some() && columns.is_empty() {
+            Some("has an empty list as its key: leave it out for the catalog's".into())
+        } else if distinct.len() < columns.len() || columns.iter().any(String::is_empty) {
+            Some("has a key with a column that is empty or there twice".into())
+        } else {
+            why(route::Options { tables: [(name, table)].into(), ..plain() })
+        };
+        if let Some(wrong) = wrong {
+            s.wrong_at(&origin, &key, wrong);
             sound = false;
         }
     }
-    if sound && let Some(why) = check(route::Options { tables: options.tables.clone(), ..plain() })
-    {
-        settings.refuse("tables", format!("cannot be used: {why}"));
+    let all = route::Options { tables: options.tables.clone(), ..plain() };
+    if let (true, Some(why)) = (sound, why(all)) {
+        s.wrong("tables", why);
     }
 }
 
-fn headers(settings: &mut Settings) -> Vec<Header> {
-    let mut headers = Vec::new();
-    for name in settings.list("headers") {
-        let header = match name.as_str() {
+fn headers(s: &mut Settings) -> Vec<Header> {
+    let mut all = Vec::new();
+    for word in s.list("headers") {
+        let header = match word.as_str() {
             "op" => Header::Op,
             "id" => Header::Id,
             "table" => Header::Table,
@@ -153,54 +136,77 @@ fn headers(settings: &mut Settings) -> Vec<Header> {
             "xid" => Header::Xid,
             "ts" => Header::Ts,
             _ => {
-                settings
-                    .refuse("headers", format!("has {name:?}, not one of op id table lsn xid ts"));
+                s.wrong(
+                    "headers",
+                    format!("lists {}, which is none of op id table lsn xid ts", quoted(&word)),
+                );
                 continue;
             }
         };
-        if headers.contains(&header) {
-            settings.refuse("headers", format!("has {name:?} twice"));
+        if all.contains(&header) {
+            s.wrong("headers", format!("lists {word} twice"));
         }
-        headers.push(header);
+        all.push(header);
     }
-    if !headers.contains(&Header::Id) && settings.purpose == Purpose::Run {
-        settings.warn(
-            "headers is without \"id\": a record that is sent again after a crash cannot be told \
-             from the first (at-least-once)",
-        );
+    if !all.contains(&Header::Id) {
+        s.warn("headers has no id: a consumer cannot tell a record that is delivered again, so delivery is at-least-once".into());
     }
-    headers
+    all
 }
 
-fn limits(settings: &mut Settings) -> batch::Limits {
+fn batch(s: &mut Settings) -> batch::Limits {
     let limits = batch::Limits {
-        max_bytes: settings.size_of("batch.max_bytes"),
-        max_records: u32::try_from(settings.whole("batch.max_records")).unwrap_or(1),
-        linger: settings.span("batch.linger"),
-        in_flight: settings.size_of("batch.in_flight"),
+        max_bytes: s.size("batch.max_bytes"),
+        max_records: s.whole("batch.max_records"),
+        linger: s.span("batch.linger"),
+        in_flight: s.size("batch.in_flight"),
     };
-    if limits.in_flight < limits.max_bytes.saturating_mul(4) {
-        settings.refuse(
-            "batch.in_flight",
-            "must be at least four times batch.max_bytes: one batch grows while another is sent, \
-             and each is held twice while it is sent",
+    if limits.in_flight / BATCHES_IN_FLIGHT < limits.max_bytes {
+        let key = if s.is_set("batch.in_flight") { "batch.in_flight" } else { "batch.max_bytes" };
+        let why = format!(
+            "does not fit: batch.in_flight must be at least {BATCHES_IN_FLIGHT} times batch.max_bytes"
         );
+        s.wrong(key, why);
     }
     limits
 }
 
-fn admin(settings: &mut Settings) -> Option<SocketAddr> {
-    let text = settings.word("admin.listen");
+fn listen(s: &mut Settings) -> Option<SocketAddr> {
+    let text = s.word("admin.listen");
     if text.is_empty() {
         return None;
     }
-    let numeric = text.replacen("localhost:", "127.0.0.1:", 1);
-    match numeric.parse() {
-        Ok(address) => Some(address),
-        Err(_) => {
-            let why = format!("is {text:?}, not an address and port such as 127.0.0.1:8081");
-            settings.refuse("admin.listen", why);
-            None
-        }
+    let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+    let local = local.map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let address = text.parse().ok().or(local);
+    if address.is_none() {
+        let why =
+            format!("is {}, not address:port such as 127.0.0.1:8081 or [::]:8081", quoted(&text));
+        s.wrong("admin.listen", why);
     }
+    address
+}
+
+/// `[log]`.
+pub(super) fn log(s: &mut Settings) -> telemetry::Options {
+    let level = s.word("log.level");
+    // To the filter's parser a word that is no level is a target, and a slip would log nothing.
+    let levels = ["off", "error", "warn", "info", "debug", "trace"];
+    let known = |part: &str| part.contains('=') || levels.contains(&part.to_lowercase().as_str());
+    if !level.split(',').map(str::trim).all(known) {
+        let why = format!(
+            "is {}, not one of {} or a filter such as info,pgsluice::sink=debug",
+            quoted(&level),
+            levels.join(" ")
+        );
+        s.wrong("log.level", why);
+    } else if let Err(error) = telemetry::check(&level) {
+        s.wrong("log.level", format!("is {}: {error}", quoted(&level)));
+    }
+    let format = match s.word("log.format").as_str() {
+        "text" => Format::Text,
+        "json" => Format::Json,
+        _ => Format::Auto,
+    };
+    telemetry::Options { level, format }
 }

@@ -1,148 +1,86 @@
-//! libpq's connection strings: a URI, or `key=value` pairs.
+//! `postgres.url`: a libpq URI or a key=value string, taken apart into libpq's parameters.
 //!
-//! Source: <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING>
+//! Messages name parameters and places, never the text itself: a password may be anywhere in it.
+//! See <https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING>.
 
-/// Our keys and their values as text. Hosts and ports are lists with commas.
-pub(super) type Parts = Vec<(&'static str, String)>;
+/// A parameter's name, as libpq calls it, and its value.
+pub(super) type Parameter = (String, String);
 
-/// Reads either form. An error never repeats the string, which may hold a password.
-pub(super) fn parse(text: &str) -> Result<Parts, String> {
-    let rest = ["postgresql://", "postgres://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+/// Takes it apart; what comes later wins, as with libpq.
+///
+/// # Errors
+/// Why it is neither, to be read behind the key.
+pub(super) fn parse(text: &str) -> Result<Vec<Parameter>, String> {
+    let rest = ["postgres://", "postgresql://"].iter().find_map(|start| text.strip_prefix(start));
     match rest {
         Some(rest) => uri(rest),
-        None if text.contains("://") => Err("is no postgres:// URI".into()),
+        None if text.contains("://") && !text.contains('=') => {
+            Err("begins with neither postgres:// nor postgresql://".into())
+        }
         None => pairs(text),
     }
 }
 
-/// What libpq calls a parameter, by our key; `Err`: it is known, and not supported.
-pub(super) fn parameter(name: &str, value: &str) -> Result<Option<(&'static str, String)>, String> {
-    let key = match name {
-        "host" | "hostaddr" => "postgres.host",
-        "port" => "postgres.port",
-        "user" => "postgres.user",
-        "password" => "postgres.password",
-        "dbname" => "postgres.database",
-        "passfile" => "postgres.passfile",
-        "service" => "postgres.service",
-        "sslmode" => "postgres.sslmode",
-        "sslrootcert" => "postgres.sslrootcert",
-        "sslcert" => "postgres.sslcert",
-        "sslkey" => "postgres.sslkey",
-        "channel_binding" => "postgres.channel_binding",
-        "target_session_attrs" => "postgres.target_session_attrs",
-        "application_name" => "postgres.application_name",
-        "options" => "postgres.options",
-        "connect_timeout" => return seconds("postgres.connect_timeout", name, value),
-        "keepalives_idle" => return seconds("postgres.keepalive", name, value),
-        "tcp_user_timeout" => return Ok(Some(("postgres.user_timeout", format!("{value}ms")))),
-        // Ours anyway, or without a meaning here.
-        "fallback_application_name"
-        | "client_encoding"
-        | "keepalives"
-        | "replication"
-        | "sslcompression"
-        | "gssencmode"
-        | "sslsni" => return Ok(None),
-        _ => return Err(format!("has the parameter {name:?}, which pgsluice does not know")),
-    };
-    if name == "sslmode" && matches!(value, "prefer" | "allow") {
-        return Err(format!(
-            "has sslmode={value}, which falls back to plain text; take disable, require, \
-             verify-ca or verify-full"
-        ));
-    }
-    Ok(Some((key, value.to_owned())))
-}
-
-fn seconds(
-    key: &'static str,
-    name: &str,
-    value: &str,
-) -> Result<Option<(&'static str, String)>, String> {
-    match value.parse::<u32>() {
-        Ok(0) => Ok(None), // libpq: wait for ever, which we never do
-        Ok(seconds) => Ok(Some((key, format!("{seconds}s")))),
-        Err(_) => Err(format!("has a {name} that is no number of seconds")),
-    }
-}
-
-/// `[user[:password]@][host[:port],…][/dbname][?name=value&…]`
-fn uri(rest: &str) -> Result<Parts, String> {
-    let mut parts = Parts::new();
+fn uri(rest: &str) -> Result<Vec<Parameter>, String> {
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-    let (login, hosts) = match authority.rsplit_once('@') {
-        Some((login, hosts)) => (Some(login), hosts),
-        None => (None, authority),
+    let (server, database) = rest.split_once('/').unwrap_or((rest, ""));
+    let (login, servers) = server.rsplit_once('@').map_or((None, server), |(l, s)| (Some(l), s));
+    let mut all = Vec::new();
+    let mut add = |name: &str, text: &str| -> Result<(), String> {
+        if !text.is_empty() {
+            all.push((name.to_owned(), decode(text, name)?));
+        }
+        Ok(())
     };
     if let Some(login) = login {
-        let (user, password) = match login.split_once(':') {
-            Some((user, password)) => (user, Some(password)),
-            None => (login, None),
+        let (user, password) = login.split_once(':').unwrap_or((login, ""));
+        add("user", user)?;
+        add("password", password)?;
+    }
+    let (hosts, ports) = hosts(servers)?;
+    add("host", &hosts)?;
+    add("port", &ports)?;
+    add("dbname", database)?;
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        let (name, value) = part.split_once('=').ok_or("has a query parameter without a \"=\"")?;
+        let name = decode(name, "a parameter's name")?;
+        let value = decode(value, &name)?;
+        match (name.as_str(), value.as_str()) {
+            // libpq takes JDBC's word for it.
+            ("ssl", "true") => all.push(("sslmode".into(), "require".into())),
+            _ => all.push((name, value)),
+        }
+    }
+    Ok(all)
+}
+
+/// `a:1,[::1]:2,c` → `a,::1,c` and `1,2,`; no ports if none is given.
+fn hosts(servers: &str) -> Result<(String, String), String> {
+    let (mut hosts, mut ports) = (Vec::new(), Vec::new());
+    for server in servers.split(',') {
+        let (host, rest) = match server.strip_prefix('[') {
+            Some(address) => address.split_once(']').ok_or("has a \"[\" without a \"]\"")?,
+            None => {
+                server.find(':').and_then(|at| server.split_at_checked(at)).unwrap_or((server, ""))
+            }
         };
-        if !user.is_empty() {
-            parts.push(("postgres.user", decode(user)?));
-        }
-        if let Some(password) = password {
-            parts.push(("postgres.password", decode(password)?));
-        }
-    }
-    let mut names = Vec::new();
-    let mut ports = Vec::new();
-    for host in hosts.split(',').filter(|_| !hosts.is_empty()) {
-        let (name, port) = host_and_port(host)?;
-        names.push(decode(name)?);
-        ports.push(port.to_owned());
-    }
-    if names.iter().any(|name| !name.is_empty()) {
-        parts.push(("postgres.host", names.join(",")));
-    }
-    if ports.iter().any(|port| !port.is_empty()) {
-        let ports: Vec<_> =
-            ports.iter().map(|port| if port.is_empty() { "5432" } else { port }).collect();
-        parts.push(("postgres.port", ports.join(",")));
-    }
-    if !database.is_empty() {
-        parts.push(("postgres.database", decode(database)?));
-    }
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair
-            .split_once('=')
-            .ok_or_else(|| "has a parameter without a value behind the \"?\"".to_owned())?;
-        add(&mut parts, &decode(name)?, &decode(value)?)?;
-    }
-    Ok(parts)
-}
-
-/// `host`, `host:port`, `[::1]:port`.
-fn host_and_port(host: &str) -> Result<(&str, &str), String> {
-    if let Some(rest) = host.strip_prefix('[') {
-        let (name, port) =
-            rest.split_once(']').ok_or_else(|| "has a \"[\" without its \"]\"".to_owned())?;
-        return match port.strip_prefix(':') {
-            Some(port) => Ok((name, port)),
-            None if port.is_empty() => Ok((name, "")),
-            None => Err("has something between \"]\" and the port".into()),
+        let port = match rest.strip_prefix(':') {
+            Some(port) => port,
+            None if rest.is_empty() => "",
+            None => return Err("has something between a \"]\" and the port".into()),
         };
-    }
-    Ok(host.rsplit_once(':').unwrap_or((host, "")))
-}
-
-/// A parameter that was given already must not come again.
-fn add(parts: &mut Parts, name: &str, value: &str) -> Result<(), String> {
-    if let Some((key, value)) = parameter(name, value)? {
-        // `hostaddr` is where `host` is, and wins over the name.
-        if name != "hostaddr" && parts.iter().any(|(known, _)| *known == key) {
-            return Err(format!("says {name} twice"));
+        if port.contains(':') {
+            return Err("has two \":\" in one host; an IPv6 address stands in [ ]".into());
         }
-        parts.retain(|(known, _)| *known != key);
-        parts.push((key, value));
+        hosts.push(host);
+        ports.push(port);
     }
-    Ok(())
+    let none = |list: &[&str]| list.iter().all(|part| part.is_empty());
+    let join = |list: &[&str]| if none(list) { String::new() } else { list.join(",") };
+    Ok((join(&hosts), join(&ports)))
 }
 
-fn decode(text: &str) -> Result<String, String> {
+fn decode(text: &str, what: &str) -> Result<String, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
@@ -150,96 +88,133 @@ fn decode(text: &str) -> Result<String, String> {
             bytes.push(byte);
             continue;
         }
-        let digit = |byte: Option<u8>| byte.and_then(|b| char::from(b).to_digit(16));
-        let (Some(high), Some(low)) = (digit(rest.next()), digit(rest.next())) else {
-            return Err("has a \"%\" that is not followed by two hexadecimal digits".into());
+        let mut digit = || rest.next().and_then(|b| char::from(b).to_digit(16));
+        let (Some(high), Some(low)) = (digit(), digit()) else {
+            return Err(format!(
+                "has a \"%\" without two hexadecimal digits in {what}; a % itself is %25"
+            ));
         };
-        bytes.push(u8::try_from(high * 16 + low).unwrap_or(0));
+        match u8::try_from(high * 16 + low) {
+            Ok(0) | Err(_) => return Err(format!("has a %00 in {what}")),
+            Ok(byte) => bytes.push(byte),
+        }
     }
-    match String::from_utf8(bytes) {
-        Ok(text) if !text.contains('\0') => Ok(text),
-        _ => Err("has an encoded part that is no text".into()),
-    }
+    String::from_utf8(bytes).map_err(|_| format!("is not UTF-8 in {what}"))
 }
 
-/// `name = 'value' …`, with backslashes in and out of quotes.
-fn pairs(text: &str) -> Result<Parts, String> {
-    let mut parts = Parts::new();
+/// `name = value name='it''s \'quoted\''`.
+fn pairs(text: &str) -> Result<Vec<Parameter>, String> {
+    let mut all = Vec::new();
     let mut rest = text.trim_start();
     while !rest.is_empty() {
-        let (name, behind) = rest
-            .split_once('=')
-            .ok_or_else(|| "has a name without \"=\" (a URI begins with postgres://)".to_owned())?;
-        let mut chars = behind.trim_start().chars();
-        let mut value = String::new();
-        let quoted = chars.as_str().starts_with('\'');
-        if quoted {
-            chars.next();
+        let name = rest.split(|c: char| c == '=' || c.is_whitespace()).next().unwrap_or_default();
+        let place = text.len() - rest.len() + 1;
+        let behind = rest.strip_prefix(name).unwrap_or_default().trim_start();
+        let Some(value) = behind.strip_prefix('=') else {
+            return Err(format!("has no \"=\" behind the name at character {place}"));
+        };
+        if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+            return Err(format!("has no parameter's name at character {place}"));
         }
-        loop {
-            match chars.next() {
-                Some('\\') => value.extend(chars.next()),
-                Some('\'') if quoted => break,
-                Some(c) if !quoted && c.is_whitespace() => break,
-                Some(c) => value.push(c),
-                None if quoted => return Err("has a quote that does not end".into()),
-                None => break,
-            }
-        }
-        add(&mut parts, name.trim(), &value)?;
-        rest = chars.as_str().trim_start();
+        let (value, behind) = value_of(value.trim_start(), name)?;
+        all.push((name.to_owned(), value));
+        rest = behind.trim_start();
     }
-    Ok(parts)
+    Ok(all)
+}
+
+fn value_of<'a>(text: &'a str, name: &str) -> Result<(String, &'a str), String> {
+    let quoted = text.strip_prefix('\'');
+    let mut chars = quoted.unwrap_or(text).chars();
+    let mut value = String::new();
+    loop {
+        let here = chars.as_str();
+        match chars.next() {
+            Some('\\') => value.extend(chars.next()),
+            Some('\'') if quoted.is_some() => return Ok((value, chars.as_str())),
+            None if quoted.is_some() => {
+                return Err(format!("has a quote in {name} that is not closed"));
+            }
+            None => return Ok((value, "")),
+            Some(c) if quoted.is_none() && c.is_whitespace() => return Ok((value, here)),
+            Some(c) => value.push(c),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn part(text: &str, key: &str) -> Option<String> {
-        let parts = parse(text).unwrap_or_else(|why| panic!("{text}: {why}"));
-        parts.into_iter().find(|(name, _)| *name == key).map(|(_, value)| value)
+    fn all(text: &str) -> String {
+        let parts = parse(text).unwrap();
+        parts.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
     }
 
     #[test]
-    fn reads_a_uri() {
-        let url =
-            "postgres://us%40er:p%3Aw%2F@a:1,[::1]:2,c/d%20b?sslmode=require&connect_timeout=3";
-        assert_eq!(part(url, "postgres.user").unwrap(), "us@er");
-        assert_eq!(part(url, "postgres.password").unwrap(), "p:w/");
-        assert_eq!(part(url, "postgres.host").unwrap(), "a,::1,c");
-        assert_eq!(part(url, "postgres.port").unwrap(), "1,2,5432");
-        assert_eq!(part(url, "postgres.database").unwrap(), "d b");
-        assert_eq!(part(url, "postgres.sslmode").unwrap(), "require");
-        assert_eq!(part(url, "postgres.connect_timeout").unwrap(), "3s");
-        let socket = "postgresql://u@%2Frun%2Fpg/d";
-        assert_eq!(part(socket, "postgres.host").unwrap(), "/run/pg");
-        assert_eq!(part("postgres:///d?host=/run/pg&user=u", "postgres.host").unwrap(), "/run/pg");
-    }
-
-    #[test]
-    fn reads_pairs() {
-        let text = r"host = /tmp user='a \'b' password=x\ y dbname=''";
-        assert_eq!(part(text, "postgres.host").unwrap(), "/tmp");
-        assert_eq!(part(text, "postgres.user").unwrap(), "a 'b");
-        assert_eq!(part(text, "postgres.password").unwrap(), "x y");
-        assert_eq!(part(text, "postgres.database").unwrap(), "");
-    }
-
-    #[test]
-    fn says_what_is_wrong_and_repeats_no_password() {
-        for (text, why) in [
-            ("mysql://x:secret@y", "no postgres://"),
-            ("postgres://x:secret@y?sslmode=prefer", "plain text"),
-            ("postgres://x:secret@y?wibble=1", "wibble"),
-            ("postgres://x:secret%zz@y", "hexadecimal"),
-            ("host=a password='secret", "does not end"),
-            ("secret", "without \"=\""),
-            ("host=a host=b password=secret", "twice"),
+    fn takes_a_uri_apart_as_libpq_does() {
+        for (text, parts) in [
+            ("postgres://u@h:5433/db", "user=u host=h port=5433 dbname=db"),
+            ("postgresql://", ""),
+            ("postgresql:///db", "dbname=db"),
+            ("postgres://u:p%40s%3A@h", "user=u password=p@s: host=h"),
+            ("postgres://u:p@ss@h", "user=u password=p@ss host=h"),
+            ("postgres://a:1,b,[::1]:3/d", "host=a,b,::1 port=1,,3 dbname=d"),
+            ("postgres://%2Fvar%2Frun/db", "host=/var/run dbname=db"),
+            ("postgres:///db?host=/tmp&port=6", "dbname=db host=/tmp port=6"),
+            ("postgres://h/d?ssl=true", "host=h dbname=d sslmode=require"),
+            ("postgres://h/d%20e?options=-c%20a%3Db", "host=h dbname=d e options=-c a=b"),
         ] {
-            let error = parse(text).expect_err(text);
-            assert!(error.contains(why), "{text}: {error}");
-            assert!(!error.contains("secret"), "{error}");
+            assert_eq!(all(text), parts, "{text}");
+        }
+    }
+
+    #[test]
+    fn takes_a_key_value_string_apart_as_libpq_does() {
+        for (text, parts) in [
+            ("host=h port = 5433  user=u", "host=h port=5433 user=u"),
+            (r"password='a b\'c\\' dbname=d", r"password=a b'c\ dbname=d"),
+            (r"password=a\ b dbname=''", "password=a b dbname="),
+            ("", ""),
+        ] {
+            assert_eq!(all(text), parts, "{text}");
+        }
+    }
+
+    #[test]
+    fn says_what_is_wrong_without_repeating_it() {
+        for text in [
+            "postgres://u:geheim%@h",
+            "postgres://u:geheim%zz@h",
+            "postgres://u:geheim@h?x",
+            "postgres://u:geheim@[::1",
+            "postgres://u:geheim@a:1:2",
+            "password=geheim geheim",
+            "password='geheim",
+            "mysql://geheim@h",
+            "geheim",
+            "user=u ge%heim=1",
+        ] {
+            let why = parse(text).unwrap_err();
+            assert!(!why.contains("heim"), "{text}: {why}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_panics(text: String, uri: bool) {
+            let _ = parse(&if uri { format!("postgres://{text}") } else { text });
+        }
+
+        #[test]
+        fn keeps_any_password(password in "[^\\x00]{1,20}") {
+            let encoded: String = password.bytes().map(|b| format!("%{b:02x}")).collect();
+            let quoted = password.replace('\\', r"\\").replace('\'', r"\'");
+            let wanted = ("password".to_owned(), password);
+            for text in [format!("postgres://u:{encoded}@h"), format!("password='{quoted}'")] {
+                let parts = parse(&text).unwrap();
+                proptest::prop_assert!(parts.contains(&wanted));
+            }
         }
     }
 }

@@ -15,11 +15,20 @@ use super::Error;
 /// Longest file that is read: a bundle of all public CAs has 250 kB.
 const LONGEST: u64 = 16 * 1024 * 1024;
 
+/// Who is believed.
+#[derive(Debug)]
+pub(super) struct Trusted {
+    pub(super) roots: RootCertStore,
+    /// The same, as they are in the user's own file; of the system's none.
+    pub(super) listed: Vec<CertificateDer<'static>>,
+}
+
 /// The CAs of `path`, or the system's.
-pub(super) fn roots(path: Option<&Path>) -> Result<RootCertStore, Error> {
-    let mut roots = RootCertStore::empty();
+pub(super) fn trusted(path: Option<&Path>) -> Result<Trusted, Error> {
+    let (mut roots, mut listed) = (RootCertStore::empty(), Vec::new());
     if let Some(path) = path {
-        for certificate in certificates(path)? {
+        listed = certificates(path)?;
+        for certificate in listed.iter().cloned() {
             let unfit = |why| refuse(path, format!("it holds a certificate that is no CA: {why}"));
             roots.add(certificate).map_err(unfit)?;
         }
@@ -30,7 +39,7 @@ pub(super) fn roots(path: Option<&Path>) -> Result<RootCertStore, Error> {
             return Err(Error::NoSystemRoots);
         }
     }
-    Ok(roots)
+    Ok(Trusted { roots, listed })
 }
 
 /// All certificates of `path`, at least one.
@@ -145,7 +154,7 @@ mod tests {
 
     #[test]
     fn names_a_file_that_is_missing() {
-        let said = why(roots(Some(Path::new("/nowhere/ca.pem"))));
+        let said = why(trusted(Some(Path::new("/nowhere/ca.pem"))));
         assert!(said.contains("/nowhere/ca.pem") && said.contains("No such file"), "{said}");
     }
 
@@ -153,6 +162,6 @@ mod tests {
     fn refuses_a_root_that_is_no_certificate() {
         let text = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         let file = Temporary::new("root", text);
-        assert!(why(roots(Some(&file.0))).contains("no CA"));
+        assert!(why(trusted(Some(&file.0))).contains("no CA"));
     }
 }

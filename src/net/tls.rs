@@ -5,7 +5,7 @@ use std::{io, path::Path, sync::Arc};
 use rustls::{AlertDescription, ClientConfig, crypto::ring, pki_types::ServerName};
 use tokio_rustls::TlsConnector;
 
-use super::{Error, Stream, Tcp, TlsOptions, Verify, dial, pem, verify::Lenient};
+use super::{Error, Stream, Tcp, TlsOptions, Verify, dial, pem, verify::Verifier};
 
 /// Speaks TLS on a connected socket; `host` is who its certificate must be for.
 ///
@@ -58,20 +58,15 @@ fn config(options: &TlsOptions) -> Result<ClientConfig, Error> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .expect("ring has suites for TLS 1.2 and 1.3");
-    let ca = options.ca.as_deref();
-    let builder = match options.verify {
-        Verify::Full => builder.with_root_certificates(pem::roots(ca)?),
-        Verify::Ca => builder.dangerous().with_custom_certificate_verifier(Arc::new(Lenient {
-            roots: Some(pem::roots(ca)?),
-            algorithms: provider.signature_verification_algorithms,
-        })),
-        Verify::Nothing => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Lenient {
-                roots: None,
-                algorithms: provider.signature_verification_algorithms,
-            }))
-        }
+    let trusted = match options.verify {
+        Verify::Nothing => None,
+        Verify::Ca | Verify::Full => Some(pem::trusted(options.ca.as_deref())?),
     };
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier {
+        trusted,
+        name: options.verify == Verify::Full,
+        algorithms: provider.signature_verification_algorithms,
+    }));
     let Some((chain, key)) = &options.client else {
         return Ok(builder.with_no_client_auth());
     };

@@ -27,7 +27,7 @@ pub use self::{
     young::{Report, publication_too_young},
 };
 use super::catalog::{self, Server};
-use crate::{lsn::Lsn, schema::quote_ident};
+use crate::lsn::Lsn;
 
 /// What is streamed.
 #[derive(Clone, Debug)]
@@ -85,12 +85,12 @@ impl Table {
     /// As SQL takes it, even if a part is a keyword.
     #[must_use]
     pub fn sql(&self) -> String {
-        let part = |name: &str| match name {
-            // The only schema that nearly everybody has reads better without quotes.
-            "public" => quote_ident(name),
-            _ => command::quoted(name),
+        let namespace = match self.namespace.as_str() {
+            // The schema of nearly everybody reads better without quotes.
+            "public" => "public".to_owned(),
+            other => command::quoted(other),
         };
-        format!("{}.{}", part(&self.namespace), part(&self.name))
+        format!("{namespace}.{}", command::quoted(&self.name))
     }
 }
 
@@ -113,6 +113,9 @@ pub struct Ready {
 
 /// Checks the server, the publications and the slot, and makes what is missing where the options
 /// say so. `mapped` are the tables (`schema.table`, not quoted) that the configuration names.
+///
+/// A slot's creation may wait for any time. Who gives up has to end the connection, by aborting the
+/// task that drives it: dropping this future and the client leaves PostgreSQL at work.
 pub async fn prepare(
     client: &Client,
     publications: &PublicationOptions,

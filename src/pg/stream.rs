@@ -69,7 +69,7 @@ pub enum Error {
         after: Duration,
     },
     /// An error message.
-    #[error("PostgreSQL ended the stream near {near}: {error}")]
+    #[error("PostgreSQL ended it near {near}: {error}{}", cure(.error))]
     Server {
         /// The last position that was received.
         near: Lsn,
@@ -102,6 +102,18 @@ impl Error {
             Self::Slot(error) => error.disposition(),
             Self::Decode { .. } => Disposition::Halt(Exit::Data),
         }
+    }
+}
+
+/// What helps against an error that comes back at every attempt.
+fn cure(error: &ServerError) -> &'static str {
+    match sqlstate::disposition(&error.sqlstate, During::Streaming) {
+        Disposition::Halt(Exit::Data) => {
+            "; it comes back at every attempt, as the WAL does not change. To go on without what \
+             cannot be decoded: take the table out of the publication, or move the slot past it \
+             with pg_replication_slot_advance(); both lose rows"
+        }
+        Disposition::Halt(_) | Disposition::Retry => "",
     }
 }
 

@@ -1,6 +1,6 @@
 //! The loop: stop, acks, deadlines, frames; then drain. It owns all mutable state of the path.
 //!
-//! One turn of the loop a wake-up, not a row: [`Pipeline::take`] handles every whole frame that is
+//! One turn of the loop a wake-up, not a row: `Pipeline::take` handles every whole frame that is
 //! here already, in one synchronous call from decoding to the batch. When Kafka is slow the limit
 //! of `batch.in_flight` is reached, and the socket to PostgreSQL is simply not read; the walsender
 //! is told all the same that we live, by [`ReplicationStream::turn`].
@@ -293,14 +293,9 @@ impl Pipeline<'_> {
 
     /// Kafka has it.
     fn settle(&mut self, delivery: Delivery) {
-        let Delivery { batch, .. } = delivery;
-        metrics::acknowledged(since(batch.first_committed_at));
-        for (ticket, records) in &batch.tickets {
-            if let Some(confirmed) = self.records.ledger.ack(*ticket, u64::from(*records)) {
-                self.stream.confirm(confirmed);
-            }
+        if let Some(confirmed) = self.records.settle(delivery) {
+            self.stream.confirm(confirmed);
         }
-        self.records.batcher.recycle(batch.bytes, batch.tickets);
     }
 
     fn tell(&mut self, draining: bool) {

@@ -10,7 +10,7 @@ use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
 use super::{Error, Now, RowError, Timestamp};
 use crate::{
-    batch::{self, Batcher, RecordWriter, TopicId},
+    batch::{self, Batch, Batcher, RecordWriter, TopicId},
     change::{Change, LogicalMessage, Op, Position, Transaction},
     encode::{Encoder, Headers, Image, Part, Stamp, Template},
     lsn::Lsn,
@@ -18,7 +18,7 @@ use crate::{
     progress::{Confirmed, Ledger, Ticket},
     route::{self, Outcome, Route, Routes},
     schema::Relation,
-    sink::partition::Partitioner,
+    sink::{Delivery, partition::Partitioner},
 };
 
 /// A topic that was looked up.
@@ -144,6 +144,20 @@ impl Records {
         let id = self.batcher.topic(Arc::clone(&name), partitions, limit);
         let topic = Topic { id, partitions, compacted, max_message_bytes: limit };
         self.topics.insert(name, topic);
+    }
+
+    /// Says of each topic that is known by now whether it could not take a truncate.
+    pub fn warn_of_truncates(&self) {
+        for (name, _) in self.topics.iter().filter(|(_, topic)| topic.compacted) {
+            if self.routes.may_truncate(name) {
+                tracing::warn!(
+                    topic = %name,
+                    "the topic is compacted and takes no null key, which a truncate has: one would \
+                     end this process; set truncate = \"skip\" or another topic for truncates, or \
+                     publish without truncate"
+                );
+            }
+        }
     }
 
     /// Compiles what is needed for each row of `relation`, whose topic is known.
@@ -339,6 +353,18 @@ impl Records {
                 why: error.to_string(),
             })?;
         Ok(if alone { self.ledger.commit(ticket, transaction.commit) } else { None })
+    }
+
+    /// Kafka has a batch: gives the new position if that moved it.
+    pub fn settle(&mut self, delivery: Delivery) -> Option<Confirmed> {
+        let Batch { tickets, bytes, first_committed_at, .. } = delivery.batch;
+        metrics::acknowledged(super::since(first_committed_at));
+        let mut moved = None;
+        for (ticket, records) in &tickets {
+            moved = self.ledger.ack(*ticket, u64::from(*records)).or(moved);
+        }
+        self.batcher.recycle(bytes, tickets);
+        moved
     }
 
     /// Tells the counters, once a wake-up.

@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # Where everything is kept, and how a missing program is got; sourced by every script here.
-# apt-get is only used where that was allowed: by PGSLUICE_INSTALL=1 (tests/demo.sh and tests/all.sh set it; =0 forbids) or in CI.
-export TESTBED=${TESTBED:-${TESTBED_PARENT:-/var/tmp}/testbed} # not /tmp, which is small or in memory on many machines
+# apt-get is only used where that was allowed: by TESTBED_INSTALL=1 (tests/demo.sh and tests/all.sh set it; =0 forbids) or in CI.
+KEEP=/var/tmp # not /tmp, which is small or in memory on many machines
+export TESTBED=${TESTBED:-$KEEP/testbed}
 ROOT=$TESTBED PATH=$PATH:/usr/sbin:/sbin
 die() { echo "${0##*/}: $*" >&2; exit 1; }
 
@@ -21,7 +22,7 @@ there() { # PROGRAM
 missing() { local t; for t; do there "$t" || package_of "$t"; done | sort -u; }
 root() { if [ $EUID = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 may_install() {
-  [ "${PGSLUICE_INSTALL:-${CI:+1}}" = 1 ] && command -v apt-get >/dev/null && { [ $EUID = 0 ] || sudo -n true 2>/dev/null; }
+  [ "${TESTBED_INSTALL:-${CI:+1}}" = 1 ] && command -v apt-get >/dev/null && { [ $EUID = 0 ] || sudo -n true 2>/dev/null; }
 }
 need() { # PROGRAM...: all there, or fetched, or one sentence that says what to do
   local packages; mapfile -t packages < <(missing "$@")
@@ -45,3 +46,10 @@ again() { # SECONDS COMMAND...: up to three times, as a registry or a network ma
   done
   return 1
 }
+CHILD=''
+limited() { # SECONDS COMMAND...: ends it with all its processes after that time (124), and with us: trap 'halt CODE' INT TERM
+  timeout --kill-after=30 "$@" & CHILD=$!
+  local code=0; wait "$CHILD" || code=$?
+  CHILD=''; return $code
+}
+halt() { [ -z "$CHILD" ] || { kill -TERM "$CHILD"; wait "$CHILD"; } 2>/dev/null; exit "$1"; }

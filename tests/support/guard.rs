@@ -25,7 +25,7 @@ fn start() -> Mutex<ChildStdin> {
     // Cargo's hash, if one follows the name, changes with every build; the servers' names do not.
     let name = binary.file_stem().and_then(|stem| stem.to_str()).expect("cargo names it in ASCII");
     let name = name.rsplit_once('-').map_or(name, |(name, _)| name);
-    let base = std::env::var("PGSLUICE_TEST_PORTS").unwrap_or_default();
+    let base = std::env::var("TESTS_PORTS").unwrap_or_default();
     let mut child = Command::new(script("guard"))
         .arg(format!("{name}{base}"))
         .stdin(Stdio::piped())

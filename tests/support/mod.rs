@@ -1,12 +1,15 @@
 //! Real servers, our own binary and a bad network, for the integration tests: `mod support;`.
 //!
+//! A test file begins with `#![allow(clippy::unwrap_used, reason = "…")]`, as clippy takes only `#[test]` functions for tests, not
+//! their helpers. Its binary runs with a clean environment: no `PG…`, no `PGSLUICE_…` of the caller.
+//!
 //! Everything here has a deadline and ends with a sentence. Nothing sleeps for an assertion: [`eventually`] asks again until
 //! a condition holds. What a test started is stopped when its value is dropped, and by [`guard`] when the test process ends
 //! in any other way; what an earlier run left behind is removed before anything starts under its name.
 //!
 //! # Ports
 //! Cargo runs one test binary after the other, and the tests of one at the same time. So each binary has a [`Ports`] of its own, 100 ports
-//! from `PGSLUICE_TEST_PORTS` (15000 if not set: below the range that the kernel gives to clients) on. Two runs on
+//! from `TESTS_PORTS` (15000 if not set: below the range that the kernel gives to clients) on. Two runs on
 //! one machine need two values of it.
 
 #![allow(
@@ -42,7 +45,7 @@ impl Ports {
     pub const END_TO_END: Self = Self(1);
     /// `tests/faults.rs`: killed, paused, cut off.
     pub const FAULTS: Self = Self(2);
-    /// `tests/values.rs`: every type against `to_json`.
+    /// `tests/to_json.rs`: every type against `to_json`.
     pub const VALUES: Self = Self(3);
     /// `tests/bad_input.rs`: exit codes and their sentences.
     pub const BAD_INPUT: Self = Self(4);
@@ -50,10 +53,12 @@ impl Ports {
     pub const SECURITY: Self = Self(5);
     /// `tests/postgres.rs`: the replication connection, slot and publication by themselves.
     pub const POSTGRES: Self = Self(6);
-    /// `tests/kafka.rs`: the producer by itself.
+    /// `tests/kafka_broker.rs`: our side of Kafka by itself.
     pub const KAFKA: Self = Self(7);
     /// `tests/soak.rs`: long runs with chance.
     pub const SOAK: Self = Self(8);
+    /// `tests/quote_ident.rs`: names as PostgreSQL quotes them.
+    pub const QUOTE_IDENT: Self = Self(9);
 
     /// A PostgreSQL's port: `i` from 0 to 9.
     pub fn postgres(self, i: u16) -> u16 {
@@ -80,9 +85,8 @@ impl Ports {
     }
 
     fn first(self) -> u16 {
-        let base = std::env::var("PGSLUICE_TEST_PORTS").ok();
-        let base: u16 =
-            base.map_or(15000, |text| text.parse().expect("PGSLUICE_TEST_PORTS is a port"));
+        let base = std::env::var("TESTS_PORTS").ok();
+        let base: u16 = base.map_or(15000, |text| text.parse().expect("TESTS_PORTS is a port"));
         base + 100 * self.0
     }
 }
@@ -116,7 +120,7 @@ pub fn eventually_some<T>(
 
 /// Is this the long run of `tests/soak.sh`? Then tests take more seeds and rounds.
 pub fn soak() -> bool {
-    std::env::var_os("PGSLUICE_SOAK").is_some_and(|value| value == "1")
+    std::env::var_os("TESTS_SOAK").is_some_and(|value| value == "1")
 }
 
 /// A script of `tests/servers/`, by its name.

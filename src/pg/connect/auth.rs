@@ -51,13 +51,19 @@ pub(super) async fn authenticate(
             }
             ask::OK => return Ok(()),
             ask::CLEARTEXT if !options.allow_cleartext => {
-                return Err(forbidden(wire, "password"));
+                let why = "is not allowed: it would give the password away; use scram-sha-256, or \
+                           set postgres.allow_cleartext = true";
+                return Err(method(wire, "password", why));
             }
             ask::CLEARTEXT => {
                 let password = password(wire, options, host)?;
                 answer(wire, password.reveal().as_bytes()).await?;
             }
-            ask::MD5 if !options.allow_md5 => return Err(forbidden(wire, "md5")),
+            ask::MD5 if !options.allow_md5 => {
+                let why = "is not allowed: it would give the password away; use scram-sha-256, or \
+                           set postgres.allow_md5 = true";
+                return Err(method(wire, "md5", why));
+            }
             ask::MD5 => {
                 let Some(&salt) = rest.first_chunk() else {
                     return Err(wire.broken("the salt for md5 is cut off"));
@@ -202,10 +208,6 @@ fn method(wire: &Wire, method: &'static str, why: &'static str) -> Error {
     Error::Method { to: wire.to.clone(), method, why }
 }
 
-fn forbidden(wire: &Wire, name: &'static str) -> Error {
-    method(wire, name, "is not allowed: it would give the password away; use scram-sha-256")
-}
-
 fn unknown(wire: &Wire, code: u32) -> Error {
     let why = "is not supported";
     match code {
@@ -214,5 +216,120 @@ fn unknown(wire: &Wire, code: u32) -> Error {
         7 | 8 => method(wire, "gss", why),
         9 => method(wire, "sspi", why),
         _ => wire.broken(format!("it asks for authentication {code} here")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::UnixStream,
+    };
+
+    use super::super::tests::options;
+    use super::*;
+    use crate::{
+        net::Stream,
+        retry::{Disposition, Exit},
+    };
+
+    /// A message `R`.
+    fn asks(code: u32, rest: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(rest.len() + 8).unwrap();
+        [&b"R"[..], &length.to_be_bytes(), &code.to_be_bytes(), rest].concat()
+    }
+
+    /// What comes of it when a server says this, each after an answer but the first.
+    async fn against(says: &[Vec<u8>], change: impl FnOnce(&mut Options)) -> Result<(), Error> {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        let says = says.to_vec();
+        let server = tokio::spawn(async move {
+            for message in says {
+                let mut answer = [0; 4096];
+                let said = far.write_all(&message).await;
+                if said.is_err() || far.read(&mut answer).await.unwrap_or(0) == 0 {
+                    break; // it was refused
+                }
+            }
+        });
+        let host = Host::Unix("/x".into(), 1);
+        let mut options = options(vec![host.clone()]);
+        options.password = Some(SecretSource::Text(Secret::new("secret".into())));
+        change(&mut options);
+        let mut wire = Wire::new(Stream::Unix(near), host.to_string());
+        let result = authenticate(&mut wire, &options, &host).await;
+        drop(wire);
+        server.await.unwrap();
+        result
+    }
+
+    fn refused(result: Result<(), Error>) -> String {
+        let error = result.unwrap_err();
+        assert_eq!(error.disposition(), Disposition::Halt(Exit::Permission), "{error}");
+        assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+        error.to_string()
+    }
+
+    const SCRAM: &[u8] = b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
+
+    #[tokio::test]
+    async fn refuses_a_server_that_skips_its_proof() {
+        let says = [asks(ask::SASL, SCRAM), asks(ask::OK, b"")];
+        assert!(against(&says, |_| {}).await.is_err());
+        let foreign = asks(ask::SASL_CONTINUE, b"r=other,s=c2FsdA==,i=4096");
+        let says = [asks(ask::SASL, SCRAM), foreign];
+        assert!(refused(against(&says, |_| {}).await).contains("did not prove itself"));
+    }
+
+    #[tokio::test]
+    async fn gives_the_password_away_only_if_allowed() {
+        for (code, rest) in [(ask::CLEARTEXT, &b""[..]), (ask::MD5, b"salt")] {
+            let says = [asks(code, rest), asks(ask::OK, b"")];
+            assert!(refused(against(&says, |_| {}).await).contains("is not allowed"));
+            let allow = |options: &mut Options| {
+                (options.allow_md5, options.allow_cleartext) = (true, true);
+            };
+            against(&says, allow).await.unwrap();
+            let none = |options: &mut Options| {
+                allow(options);
+                options.password = None;
+            };
+            assert!(refused(against(&says, none).await).contains("none is configured"));
+        }
+    }
+
+    #[tokio::test]
+    async fn names_the_logins_that_are_not_supported() {
+        for (code, name) in [(2, "Kerberos"), (7, "gss"), (9, "sspi")] {
+            assert!(refused(against(&[asks(code, b"")], |_| {}).await).contains(name));
+        }
+        let other = asks(ask::SASL, b"OAUTHBEARER\0\0");
+        assert!(refused(against(&[other], |_| {}).await).contains("SASL"));
+    }
+
+    #[tokio::test]
+    async fn refuses_every_cut_of_a_request() {
+        for body in [&b""[..], b"\0", b"\0\0\0\x05\x01"] {
+            let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+            let message = [&b"R"[..], &length, body].concat();
+            let result = against(&[message], |options| options.allow_md5 = true).await;
+            assert!(matches!(result, Err(Error::Protocol { .. })), "{body:?}: {result:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn requires_channel_binding_before_anything_is_said() {
+        let require = |options: &mut Options| options.channel_binding = ChannelBinding::Require;
+        let error = refused(against(&[asks(ask::OK, b"")], require).await);
+        assert!(error.contains("there is no TLS"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn takes_an_empty_password_for_none() {
+        let empty = |options: &mut Options| {
+            options.password = Some(SecretSource::Text(Secret::new(String::new())));
+        };
+        let error = refused(against(&[asks(ask::SASL, SCRAM)], empty).await);
+        assert!(error.contains("none is configured"), "{error}");
     }
 }

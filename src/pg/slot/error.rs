@@ -1,3 +1,8 @@
+//! Why publication or slot cannot be used.
+//!
+//! A message is all that a stranger has: it names the object, and the SQL that mends it as it can be
+//! pasted. One that tells of a gap says what is lost, and how to go on all the same.
+
 use crate::{
     pg::catalog,
     retry::{Disposition, Exit},
@@ -80,7 +85,7 @@ pub enum Error {
         /// PostgreSQL's own words.
         source: tokio_postgres::Error,
     },
-    /// Tables with a topic of which nothing would ever come.
+    /// Tables that are configured, and of which nothing would ever come.
     #[error("{}", .tables.join("; "))]
     NotPublished {
         /// A sentence a table, with the SQL.

@@ -7,10 +7,7 @@ use super::{
     command::{literal, quoted},
     name,
 };
-use crate::{
-    pg::catalog::{self, Server, field},
-    schema::quote_ident,
-};
+use crate::pg::catalog::{self, Server, field};
 
 /// The publications of a stream, as they are now.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -20,6 +17,8 @@ pub struct Published {
     pub tables: Vec<Table>,
     /// Whether one of them is FOR ALL TABLES.
     pub all_tables: bool,
+    /// Whether one of them sends truncates.
+    pub truncates: bool,
     /// Whether the first one was made just now.
     pub created: bool,
     /// What a person should know, with the SQL that mends it.
@@ -61,12 +60,13 @@ pub async fn prepare(
     }
     published.tables = tables(client, &options.names).await?;
     published.all_tables = kinds.all_tables;
+    published.truncates = kinds.truncates;
     if published.tables.is_empty() && !kinds.all_tables {
         let first = options.names.first().map_or("", String::as_str);
         published.warnings.push(format!(
             "there is no table in {}, so nothing will be streamed: ALTER PUBLICATION {} ADD TABLE …;",
             list(&options.names),
-            quote_ident(first),
+            quoted(first),
         ));
     }
     let absent = absent(client, &options.names, &published.tables, mapped).await?;
@@ -76,9 +76,11 @@ pub async fn prepare(
 }
 
 /// What the publications say of themselves.
+#[derive(Default)]
 struct Kinds {
     names: Vec<String>,
     all_tables: bool,
+    truncates: bool,
     /// Schemas that are published as a whole (15+).
     schemas: Vec<String>,
 }
@@ -87,10 +89,11 @@ impl Kinds {
     async fn read(client: &Client, names: &[String]) -> Result<Self, Error> {
         let what = "its publications";
         let rows = client.query(KINDS, &[&names]).await.map_err(catalog::Error::asking(what))?;
-        let mut kinds = Self { names: Vec::new(), all_tables: false, schemas: Vec::new() };
+        let mut kinds = Self::default();
         for row in &rows {
             kinds.names.push(field(row, 0, what)?);
             kinds.all_tables |= field::<bool>(row, 1, what)?;
+            kinds.truncates |= field::<bool>(row, 2, what)?;
         }
         // The catalog of published schemas is younger than 14.
         let exists = "SELECT to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL";
@@ -106,8 +109,9 @@ impl Kinds {
     }
 }
 
-const KINDS: &str =
-    "SELECT pubname::text, puballtables FROM pg_publication WHERE pubname = ANY ($1::text[])";
+const KINDS: &str = "
+SELECT pubname::text, puballtables, pubtruncate
+FROM pg_publication WHERE pubname = ANY ($1::text[])";
 
 const SCHEMAS: &str = "
 SELECT DISTINCT s.nspname::text
@@ -176,12 +180,18 @@ async fn create(client: &Client, server: &Server, name: &str, sql: &str) -> Resu
     match source.code() {
         // Somebody else was quicker; what they made is used as it is.
         Some(code) if *code == SqlState::DUPLICATE_OBJECT => Ok(()),
-        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Err(Error::MayNot {
-            role: server.role.clone(),
-            what: format!("publication {name:?}"),
-            sql: sql.to_owned(),
-            source,
-        }),
+        // The second: `default_transaction_read_only` of the role.
+        Some(code)
+            if [SqlState::INSUFFICIENT_PRIVILEGE, SqlState::READ_ONLY_SQL_TRANSACTION]
+                .contains(code) =>
+        {
+            Err(Error::MayNot {
+                role: server.role.clone(),
+                what: format!("publication {name:?}"),
+                sql: sql.to_owned(),
+                source,
+            })
+        }
         _ => Err(catalog::Error { what: "a new publication", source }.into()),
     }
 }
@@ -230,7 +240,7 @@ async fn absent(
         return Ok(Vec::new());
     }
     let found = lookup(client, &absent).await?;
-    let publication = quote_ident(names.first().map_or("", String::as_str));
+    let publication = quoted(names.first().map_or("", String::as_str));
     let sentence = |qualified: &String| {
         let Some(found) = found.iter().find(|found| found.table.qualified() == *qualified) else {
             return format!("table {qualified:?} does not exist");

@@ -26,7 +26,7 @@ pub struct Health {
     pub confirmed_flush: Option<Lsn>,
     /// From here on WAL is kept.
     pub restart_lsn: Option<Lsn>,
-    /// Why it can be read no more; before 17, `conflict` (16) or `lost`.
+    /// Why it can be read no more; before 17, `lost`, or on a standby `conflict`.
     pub invalidation_reason: Option<String>,
     /// The process that reads it.
     pub active_pid: Option<i32>,
@@ -62,9 +62,11 @@ pub(super) async fn find(client: &Client, name: &str) -> Result<Option<Slot>, ca
     let confirmed_flush = parse(text("confirmed_flush_lsn"));
     let wal_status = text("wal_status");
     let conflicting = text("conflicting").as_deref() == Some("true");
+    let in_recovery: bool = field(&row, 3, what)?;
+    // Before 17 there is no reason: a standby's slot may be lost in two ways, a primary's in one.
     let invalidation_reason = text("invalidation_reason").or_else(|| {
-        let lost = wal_status.as_deref() == Some("lost");
-        if conflicting { Some("conflict") } else { lost.then_some("lost") }.map(str::to_owned)
+        let lost = conflicting || wal_status.as_deref() == Some("lost");
+        lost.then(|| if in_recovery { "conflict" } else { "lost" }.to_owned())
     });
     let health = Health {
         wal_status,
@@ -92,7 +94,8 @@ fn parse<T: std::str::FromStr>(text: Option<String>) -> Option<T> {
 
 const SLOT: &str = "
 SELECT array_agg(pair.key), array_agg(pair.value),
-       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text
+       CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END::text,
+       pg_is_in_recovery()
 FROM pg_replication_slots s, jsonb_each_text(to_jsonb(s)) pair
 WHERE s.slot_name = $1::text
 GROUP BY s.slot_name";
@@ -160,7 +163,8 @@ impl Slot {
 fn explained(reason: &str) -> String {
     let meaning = match reason {
         "wal_removed" | "lost" => "it was further behind than max_slot_wal_keep_size",
-        "rows_removed" | "conflict" => "the primary removed catalog rows that it needed",
+        "rows_removed" => "the primary removed catalog rows that it needed",
+        "conflict" => "the primary removed WAL or catalog rows that it needed",
         "wal_level_insufficient" => "the primary's wal_level was not logical",
         "idle_timeout" => "nobody read it for idle_replication_slot_timeout",
         _ => return reason.to_owned(),
@@ -258,63 +262,63 @@ fn creation(server: &Server, options: &SlotOptions) -> Result<String, Error> {
 /// What a slot's creation waits for, as of its start: while it waits the session cannot be asked.
 struct Waits {
     standby: bool,
-    /// `pg_current_snapshot()`, `xmin:xmax:open,open…`, which any role may read.
+    /// Oldest first: `xid 740 of process 4711`.
     open: Vec<String>,
-    next: String,
 }
 
 impl Waits {
     async fn read(client: &Client, server: &Server) -> Result<Self, Error> {
         let what = "its open transactions";
-        let sql = "SELECT pg_current_snapshot()::text";
-        let row = client.query_one(sql, &[]).await.map_err(catalog::Error::asking(what))?;
-        let snapshot: String = field(&row, 0, what)?;
-        let mut parts = snapshot.split(':').skip(1);
-        let next = parts.next().unwrap_or_default().to_owned();
-        let open = parts.next().unwrap_or_default().split(',').filter(|xid| !xid.is_empty());
-        Ok(Self { standby: server.in_recovery, open: open.map(str::to_owned).collect(), next })
+        let rows = client.query(OPEN, &[]).await.map_err(catalog::Error::asking(what))?;
+        let open = rows.iter().map(|row| field(row, 0, what)).collect::<Result<_, _>>()?;
+        Ok(Self { standby: server.in_recovery, open })
     }
 
     fn line(&self, since: Duration) -> String {
         let seconds = since.as_secs();
-        if self.standby {
-            return format!(
-                "the slot is being made for {seconds} s: a standby waits until its primary logs the \
-                 transactions that are open, at once by SELECT pg_log_standby_snapshot() there"
-            );
-        }
-        let count = match self.open.len() {
-            0 => String::new(),
-            1 => " (1 was open at the start".to_owned(),
-            count => format!(" ({count} were open at the start"),
+        let what = match (self.standby, self.open.as_slice()) {
+            (true, _) => {
+                "a standby waits until its primary logs which transactions are open, at once by \
+                 SELECT pg_log_standby_snapshot() there"
+                    .to_owned()
+            }
+            (_, []) => "waiting for the end of transactions that are open".to_owned(),
+            (_, [one]) => {
+                format!("waiting for the end of 1 transaction that was open: {one}")
+            }
+            (_, [oldest, ..]) => format!(
+                "waiting for the end of {} transactions that were open, the oldest {oldest}, and of \
+                 those that began meanwhile",
+                self.open.len(),
+            ),
         };
-        let oldest =
-            self.open.first().map_or(String::new(), |xid| format!(", the oldest with xid {xid})"));
-        format!(
-            "the slot is being made for {seconds} s: waiting for transactions older than {}{count}\
-             {oldest} to end; see pg_stat_activity.backend_xid and pg_prepared_xacts",
-            self.next,
-        )
+        format!("the replication slot is being made for {seconds} s: {what}")
     }
 }
+
+// These columns of other roles' sessions anybody may see.
+const OPEN: &str = "
+SELECT 'xid ' || xid || coalesce(' of process ' || pid, ', prepared as ' || quote_literal(gid))
+FROM (SELECT backend_xid AS xid, pid, NULL AS gid FROM pg_stat_activity
+      WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+      UNION ALL SELECT transaction, NULL, gid FROM pg_prepared_xacts) open
+ORDER BY age(xid) DESC";
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_wait_says_how_many_transactions_it_is_for() {
-        let open = vec!["740".to_owned(), "752".to_owned()];
-        let mut waits = Waits { standby: false, open, next: "760".to_owned() };
-        let line = waits.line(Duration::from_secs(12));
-        assert!(
-            line.contains("12 s: waiting for transactions older than 760 (2 were open"),
-            "{line}"
-        );
-        assert!(line.contains("the oldest with xid 740) to end"), "{line}");
-        waits.open.clear();
-        assert!(waits.line(Duration::ZERO).contains("older than 760 to end"));
-        waits.standby = true;
-        assert!(waits.line(Duration::ZERO).contains("pg_log_standby_snapshot"));
+    fn a_wait_says_what_it_is_for() {
+        let line = |standby, open: &[&str]| {
+            let open = open.iter().map(|xid| (*xid).to_owned()).collect();
+            Waits { standby, open }.line(Duration::from_secs(12))
+        };
+        let two = line(false, &["xid 740 of process 9", "xid 752, prepared as 'x'"]);
+        assert!(two.contains("12 s: waiting for the end of 2 transactions"), "{two}");
+        assert!(two.contains("the oldest xid 740 of process 9, and"), "{two}");
+        assert!(line(false, &["xid 740 of process 9"]).ends_with("open: xid 740 of process 9"));
+        assert!(line(false, &[]).ends_with("transactions that are open"));
+        assert!(line(true, &[]).contains("pg_log_standby_snapshot"));
     }
 }

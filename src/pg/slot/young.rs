@@ -44,14 +44,18 @@ pub fn publication_too_young(report: &Report<'_>, publications: &[String]) -> Op
 const UNDEFINED_OBJECT: &str = "42704";
 const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
 
-/// The longest of our publications that the message names: its quotes differ by language.
+/// Which of our publications the message names: in quotes, which differ by language.
 fn name(message: &str, publications: &[String]) -> String {
-    let named = publications.iter().filter(|name| message.contains(name.as_str()));
-    named
-        .max_by_key(|name| name.len())
-        .or_else(|| publications.first())
-        .cloned()
-        .unwrap_or_default()
+    let named = |name: &&String| {
+        message.match_indices(name.as_str()).any(|(at, name)| {
+            let before = message.get(..at).and_then(|text| text.chars().next_back());
+            let after = message.get(at + name.len()..).and_then(|text| text.chars().next());
+            let edge = |char: Option<char>| char.is_some_and(|c| !c.is_alphanumeric() && c != ' ');
+            edge(before) && edge(after)
+        })
+    };
+    let longest = publications.iter().filter(named).max_by_key(|name| name.len());
+    longest.or_else(|| publications.first()).cloned().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -29,13 +29,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Options, TopicOptions,
     codes::{NONE, TOPIC_ALREADY_EXISTS, TOPIC_AUTHORIZATION_FAILED},
-    error::{Error, Refusal},
+    error::{Error, Refusal, line},
     line::Line,
     metadata::Metadata,
     sasl,
     wire::{
         self, ApiVersions, Call, CreateTopic, DescribeTopicConfigs, InitProducerId, Malformed,
-        MetadataOf, Produce, Produced,
+        MetadataOf, PartitionProduced, Produce, Produced,
     },
 };
 use crate::net;
@@ -84,8 +84,11 @@ impl Broker {
     /// # Errors
     /// No connection, no trust, no common version, a refused login; each within its limit of time.
     pub async fn connect(host: &str, port: u16, options: &Options) -> Result<Self, Error> {
-        let name =
-            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let shown = line(host);
+        let name = match shown.contains(':') {
+            true => format!("[{shown}]:{port}"),
+            false => format!("{shown}:{port}"),
+        };
         let stream = net::connect(host, port, &options.tcp, options.tls.as_ref())
             .await
             .map_err(|source| unreached(&name, source))?;
@@ -240,6 +243,18 @@ impl Broker {
         self.0.judge(CreateTopic::NAME, answer.code, Some(name), answer.message)
     }
 
+    /// The error for a batch that was not stored, with what the broker says of its records.
+    #[must_use]
+    pub fn refused(&self, answer: &PartitionProduced) -> Error {
+        let mut words = answer.message.clone().unwrap_or_default();
+        for (index, why) in answer.bad_records.iter().take(3) {
+            let comma = if words.is_empty() { "" } else { ", " };
+            words =
+                format!("{}{comma}record {index} of the batch: {why}", words.trim_end_matches('.'));
+        }
+        self.refuse(Produce::NAME, answer.code, &answer.topic, Some(answer.partition), Some(words))
+    }
+
     /// What this connection was made with.
     pub(super) fn options(&self) -> &Options {
         &self.0.options
@@ -383,7 +398,13 @@ fn unreached(broker: &str, source: net::Error) -> Error {
     let eof = io::ErrorKind::UnexpectedEof;
     // Nothing is read before TLS, so only its handshake can meet the end.
     let hung_up = matches!(&source, net::Error::Connect { source, .. } if source.kind() == eof);
-    let hint = hung_up.then_some(": it hung up on TLS; does this listener speak it?");
+    let hint = match hung_up {
+        true => Some(": it hung up on TLS; does this listener speak it?"),
+        false if source.is_untrusted() => {
+            Some(": its certificate is not trusted; kafka.tls.ca is to name its CA")
+        }
+        false => None,
+    };
     Error::Connect { broker: broker.to_owned(), hint, source }
 }
 

@@ -85,6 +85,8 @@ pub const NOT_ENOUGH_REPLICAS: i16 = 19;
 pub const NOT_CONTROLLER: i16 = 41;
 /// An ACL is missing.
 pub const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+/// An ACL on the cluster itself is missing.
+pub const CLUSTER_AUTHORIZATION_FAILED: i16 = 31;
 
 // In these texts `{user}`, `{topic}` and `{operation}` are replaced by those of the request.
 const TOPIC_NAME: Verdict = Halt(Exit::Config, "give the table another topic");

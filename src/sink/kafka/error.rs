@@ -245,6 +245,8 @@ impl Refusal {
     /// The ACL operation that the request needs.
     fn operation(&self) -> &'static str {
         match self.api {
+            // A broker before 2.8 asks for this right for every idempotent producer.
+            "Produce" if self.code == codes::CLUSTER_AUTHORIZATION_FAILED => "IdempotentWrite",
             "Produce" => "Write",
             "CreateTopics" => "Create",
             "DescribeConfigs" => "DescribeConfigs",
@@ -271,7 +273,7 @@ impl fmt::Display for Refusal {
         }
         write!(f, " with {}", Named(self.code))?;
         if let Some(message) = self.message.as_deref().filter(|text| !text.is_empty()) {
-            write!(f, ": {}", message.trim_end_matches('.'))?;
+            write!(f, ": {}", line(message.trim_end_matches('.')))?;
         }
         if let Verdict::Halt(_, advice) = self.verdict() {
             let topic = self.topic.as_deref().unwrap_or("…");
@@ -282,6 +284,11 @@ impl fmt::Display for Refusal {
         }
         Ok(())
     }
+}
+
+/// A broker's words, which we do not choose, as part of one line.
+pub(super) fn line(text: &str) -> String {
+    text.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 struct Seconds(Duration);
@@ -311,6 +318,19 @@ mod tests {
              allow it: kafka-acls.sh --add --allow-principal User:sluice --operation Write --topic users"
         );
         assert_eq!(error.disposition(), Disposition::Halt(Exit::Permission));
+    }
+
+    #[test]
+    fn an_old_brokers_refusal_of_idempotence_names_the_right_for_it() {
+        let told = refusal("Produce", 31).to_string();
+        assert!(told.ends_with("User:sluice --operation IdempotentWrite --cluster"), "{told}");
+    }
+
+    #[test]
+    fn a_brokers_words_stay_on_one_line() {
+        let words = format!("one\ntwo\x1b[31m{}", "x".repeat(1000));
+        assert!(line(&words).starts_with("one two [31mxxx"));
+        assert_eq!(line(&words).chars().count(), 500);
     }
 
     #[test]

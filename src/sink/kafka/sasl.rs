@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::{
     Mechanism, Sasl,
-    error::Error,
+    error::{Error, line},
     scram::{Algorithm, Scram},
     wire::{Authenticated, Call, SaslAuthenticate, SaslHandshake},
 };
@@ -27,7 +27,7 @@ pub(super) async fn login(link: &impl Ask, sasl: &Sasl) -> Result<Option<Duratio
     let mechanism = name(sasl.mechanism);
     let offer = link.ask(SaslHandshake(mechanism)).await?;
     if !offer.mechanisms.iter().any(|offered| offered == mechanism) {
-        let (broker, offered) = (link.broker().to_owned(), offer.mechanisms.join(", "));
+        let (broker, offered) = (link.broker().to_owned(), line(&offer.mechanisms.join(", ")));
         return Err(Error::Mechanism { broker, wanted: mechanism, offered });
     }
     let password = sasl.password.read().map_err(|source| Error::Password { source })?;
@@ -80,6 +80,6 @@ async fn step(link: &impl Ask, sasl: &Sasl, token: Vec<u8>) -> Result<Authentica
         broker: link.broker().to_owned(),
         user: sasl.user.clone(),
         mechanism: name(sasl.mechanism),
-        message: answer.message.filter(|text| !text.is_empty()).unwrap_or(named),
+        message: answer.message.filter(|text| !text.is_empty()).map_or(named, |text| line(&text)),
     })
 }
