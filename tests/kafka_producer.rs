@@ -25,6 +25,8 @@ use support::{
     kafka::{LATEST, one_at_a_time},
 };
 
+type Fault = fn(&Kafka);
+
 const LIMIT: Duration = Duration::from_secs(60);
 const PARTITIONS: u32 = 6;
 const IN_FLIGHT: usize = 8 << 20;
@@ -279,7 +281,7 @@ fn brokers_stopped_killed_and_paused_lose_nothing() {
     one_at_a_time(|| {
         let quick = ["broker.session.timeout.ms=3000"];
         let kafka = Kafka::start("producer", port(0), 3, &quick, LATEST);
-        let faults: [(&str, fn(&Kafka)); 3] = [
+        let faults: [(&str, Fault); 3] = [
             ("stopped", |kafka| {
                 kafka.ctl("2", "stop");
                 kafka.ctl("2", "start");
