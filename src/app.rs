@@ -377,6 +377,9 @@ impl App {
         for name in names {
             pipeline::look_up(records, producer, Arc::from(name)).await?;
         }
+        if session.ready.published.truncates {
+            records.warn_of_truncates();
+        }
         Ok(())
     }
 }

@@ -297,6 +297,16 @@ impl Routes {
         self.tables.keys().map(String::as_str).filter(|name| !found.contains(name)).collect()
     }
 
+    /// Whether a truncate may go to this topic, if it is one that rows go to.
+    #[must_use]
+    pub fn may_truncate(&self, topic: &str) -> bool {
+        match &self.truncate {
+            To::Table => self.message.as_deref() != Some(topic),
+            To::Topic(name) => **name == *topic,
+            To::Nowhere => false,
+        }
+    }
+
     /// Every topic that the configuration names, in order: what can be looked for at the start.
     #[must_use]
     pub fn topics(&self) -> BTreeSet<&str> {
@@ -608,6 +618,14 @@ mod tests {
         assert_eq!(to(Truncate::Table).as_deref(), Some("s.t"));
         assert_eq!(to(Truncate::Skip), None);
         assert_eq!(to(Truncate::Topic("x".into())).as_deref(), Some("x"));
+        let may = |truncate, topic: &str| {
+            let message_topic = Some("messages".into());
+            let all = Options { truncate, message_topic, ..options() };
+            Routes::new(all).unwrap().may_truncate(topic)
+        };
+        assert!(may(Truncate::Table, "s.t") && !may(Truncate::Table, "messages"));
+        assert!(may(Truncate::Topic("x".into()), "x") && !may(Truncate::Topic("x".into()), "s.t"));
+        assert!(!may(Truncate::Skip, "s.t"));
     }
 
     #[test]

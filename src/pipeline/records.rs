@@ -146,6 +146,20 @@ impl Records {
         self.topics.insert(name, topic);
     }
 
+    /// Says of each topic that is known by now whether it could not take a truncate.
+    pub fn warn_of_truncates(&self) {
+        for (name, _) in self.topics.iter().filter(|(_, topic)| topic.compacted) {
+            if self.routes.may_truncate(name) {
+                tracing::warn!(
+                    topic = %name,
+                    "the topic is compacted and takes no null key, which a truncate has: one would \
+                     end this process; set truncate = \"skip\" or another topic for truncates, or \
+                     publish without truncate"
+                );
+            }
+        }
+    }
+
     /// Compiles what is needed for each row of `relation`, whose topic is known.
     pub(super) fn compile(&mut self, relation: &Relation) {
         let table = match self.routes.compile(relation) {

@@ -17,6 +17,8 @@ pub struct Published {
     pub tables: Vec<Table>,
     /// Whether one of them is FOR ALL TABLES.
     pub all_tables: bool,
+    /// Whether one of them sends truncates.
+    pub truncates: bool,
     /// Whether the first one was made just now.
     pub created: bool,
     /// What a person should know, with the SQL that mends it.
@@ -58,6 +60,7 @@ pub async fn prepare(
     }
     published.tables = tables(client, &options.names).await?;
     published.all_tables = kinds.all_tables;
+    published.truncates = kinds.truncates;
     if published.tables.is_empty() && !kinds.all_tables {
         let first = options.names.first().map_or("", String::as_str);
         published.warnings.push(format!(
@@ -73,9 +76,11 @@ pub async fn prepare(
 }
 
 /// What the publications say of themselves.
+#[derive(Default)]
 struct Kinds {
     names: Vec<String>,
     all_tables: bool,
+    truncates: bool,
     /// Schemas that are published as a whole (15+).
     schemas: Vec<String>,
 }
@@ -84,10 +89,11 @@ impl Kinds {
     async fn read(client: &Client, names: &[String]) -> Result<Self, Error> {
         let what = "its publications";
         let rows = client.query(KINDS, &[&names]).await.map_err(catalog::Error::asking(what))?;
-        let mut kinds = Self { names: Vec::new(), all_tables: false, schemas: Vec::new() };
+        let mut kinds = Self::default();
         for row in &rows {
             kinds.names.push(field(row, 0, what)?);
             kinds.all_tables |= field::<bool>(row, 1, what)?;
+            kinds.truncates |= field::<bool>(row, 2, what)?;
         }
         // The catalog of published schemas is younger than 14.
         let exists = "SELECT to_regclass('pg_catalog.pg_publication_namespace') IS NOT NULL";
@@ -103,8 +109,9 @@ impl Kinds {
     }
 }
 
-const KINDS: &str =
-    "SELECT pubname::text, puballtables FROM pg_publication WHERE pubname = ANY ($1::text[])";
+const KINDS: &str = "
+SELECT pubname::text, puballtables, pubtruncate
+FROM pg_publication WHERE pubname = ANY ($1::text[])";
 
 const SCHEMAS: &str = "
 SELECT DISTINCT s.nspname::text
