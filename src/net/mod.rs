@@ -103,6 +103,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the other side's certificate is of no authority that is trusted here.
+    #[must_use]
+    pub fn is_untrusted(&self) -> bool {
+        use rustls::{CertificateError::UnknownIssuer, Error::InvalidCertificate};
+        let Self::Tls { source, .. } = self else { return false };
+        let reason = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        matches!(reason, Some(InvalidCertificate(UnknownIssuer)))
+    }
+
     /// No `_` arm: a new variant does not compile until someone has judged it.
     #[must_use]
     pub const fn disposition(&self) -> crate::retry::Disposition {

@@ -51,13 +51,19 @@ pub(super) async fn authenticate(
             }
             ask::OK => return Ok(()),
             ask::CLEARTEXT if !options.allow_cleartext => {
-                return Err(forbidden(wire, "password"));
+                let why = "is not allowed: it would give the password away; use scram-sha-256, or \
+                           set postgres.allow_cleartext = true";
+                return Err(method(wire, "password", why));
             }
             ask::CLEARTEXT => {
                 let password = password(wire, options, host)?;
                 answer(wire, password.reveal().as_bytes()).await?;
             }
-            ask::MD5 if !options.allow_md5 => return Err(forbidden(wire, "md5")),
+            ask::MD5 if !options.allow_md5 => {
+                let why = "is not allowed: it would give the password away; use scram-sha-256, or \
+                           set postgres.allow_md5 = true";
+                return Err(method(wire, "md5", why));
+            }
             ask::MD5 => {
                 let Some(&salt) = rest.first_chunk() else {
                     return Err(wire.broken("the salt for md5 is cut off"));
@@ -200,10 +206,6 @@ fn binding(wire: &Wire, why: &'static str) -> Error {
 
 fn method(wire: &Wire, method: &'static str, why: &'static str) -> Error {
     Error::Method { to: wire.to.clone(), method, why }
-}
-
-fn forbidden(wire: &Wire, name: &'static str) -> Error {
-    method(wire, name, "is not allowed: it would give the password away; use scram-sha-256")
 }
 
 fn unknown(wire: &Wire, code: u32) -> Error {

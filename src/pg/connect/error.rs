@@ -15,7 +15,10 @@ use crate::{
 pub enum Error {
     /// Not reached, not trusted, or a file for it cannot be read.
     #[error(transparent)]
-    Net(#[from] net::Error),
+    Net(net::Error),
+    /// Who it is cannot be known.
+    #[error("the certificate of PostgreSQL is not trusted: postgres.sslrootcert is to name its CA")]
+    Untrusted(#[source] net::Error),
     /// Reached, and lost.
     #[error("the connection to PostgreSQL at {to} broke")]
     Broken {
@@ -123,7 +126,7 @@ impl Error {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Net(error) => error.disposition(),
+            Self::Net(error) | Self::Untrusted(error) => error.disposition(),
             Self::Server { during, error, .. } => sqlstate::disposition(&error.sqlstate, *during),
             Self::Broken { .. } | Self::Role { .. } | Self::Hosts(_) => Disposition::Retry,
             Self::Protocol { .. } | Self::NoTls { .. } | Self::Unpinned { .. } => {
@@ -150,7 +153,7 @@ impl Error {
     pub(in crate::pg) fn io(to: &str, source: io::Error) -> Self {
         match net::tls::judge(to.to_owned(), source) {
             net::Error::Connect { to, source } => Self::Broken { to, source },
-            refused => Self::Net(refused),
+            refused => refused.into(),
         }
     }
 
@@ -164,6 +167,12 @@ impl Error {
             }
             None => Self::Broken { to, source: io::Error::other(error) },
         }
+    }
+}
+
+impl From<net::Error> for Error {
+    fn from(error: net::Error) -> Self {
+        if error.is_untrusted() { Self::Untrusted(error) } else { Self::Net(error) }
     }
 }
 

@@ -398,7 +398,13 @@ fn unreached(broker: &str, source: net::Error) -> Error {
     let eof = io::ErrorKind::UnexpectedEof;
     // Nothing is read before TLS, so only its handshake can meet the end.
     let hung_up = matches!(&source, net::Error::Connect { source, .. } if source.kind() == eof);
-    let hint = hung_up.then_some(": it hung up on TLS; does this listener speak it?");
+    let hint = match hung_up {
+        true => Some(": it hung up on TLS; does this listener speak it?"),
+        false if source.is_untrusted() => {
+            Some(": its certificate is not trusted; kafka.tls.ca is to name its CA")
+        }
+        false => None,
+    };
     Error::Connect { broker: broker.to_owned(), hint, source }
 }
 
