@@ -15,15 +15,17 @@ use std::{
 use pgsluice::{
     batch::{Batcher, Limits, Stamp, TopicId},
     lsn::Lsn,
-    net::TcpOptions,
+    net::{Secret, SecretSource, TcpOptions},
     progress::Ledger,
     retry::{Disposition, Exit},
-    sink::kafka::{Compression, Error, Options, Producer, TopicOptions},
+    sink::kafka::{Compression, Error, Mechanism, Options, Producer, Sasl, TopicOptions},
 };
 use support::{
     Kafka, Ports, Proxy,
     kafka::{LATEST, one_at_a_time},
 };
+
+type Fault = fn(&Kafka);
 
 const LIMIT: Duration = Duration::from_secs(60);
 const PARTITIONS: u32 = 6;
@@ -69,13 +71,13 @@ struct Source {
     topic: TopicId,
     sent: Vec<u64>,
     delivered: u64,
-    /// Most bytes that were held at once.
-    peak: usize,
+    /// After every hundred records.
+    pause: Duration,
 }
 
 impl Source {
     async fn new(options: Options, topic: &str, max_bytes: usize) -> Self {
-        let mut producer = Producer::connect(options).await.unwrap();
+        let mut producer = connect(options).await;
         let found = producer.topic(topic).await.unwrap();
         assert_eq!(found.partitions, PARTITIONS);
         let limits = Limits {
@@ -88,7 +90,7 @@ impl Source {
         let topic = batcher.topic(Arc::from(topic), PARTITIONS, usize::MAX);
         let sent = vec![0; PARTITIONS as usize];
         let ledger = Ledger::new(Lsn::ZERO);
-        Self { producer, batcher, ledger, topic, sent, delivered: 0, peak: 0 }
+        Self { producer, batcher, ledger, topic, sent, delivered: 0, pause: Duration::ZERO }
     }
 
     /// Sends records of `size` bytes to the partitions in turn, until `enough` says so.
@@ -102,9 +104,9 @@ impl Source {
             self.batcher.flush_due(Instant::now());
             self.submit();
             while self.producer.in_flight() > IN_FLIGHT {
-                self.settle(LIMIT).await;
+                self.settle().await;
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(self.pause).await;
         }
     }
 
@@ -113,7 +115,7 @@ impl Source {
         self.batcher.flush_all();
         self.submit();
         while self.delivered < self.sent.iter().sum() {
-            self.settle(LIMIT).await;
+            self.settle().await;
         }
         assert_eq!(self.producer.in_flight(), 0);
         assert_eq!(self.producer.trouble(), None);
@@ -141,12 +143,11 @@ impl Source {
     fn submit(&mut self) {
         while let Some(batch) = self.batcher.closed() {
             self.producer.submit(batch);
-            self.peak = self.peak.max(self.producer.in_flight());
         }
     }
 
-    async fn settle(&mut self, limit: Duration) {
-        let delivered = tokio::time::timeout(limit, self.producer.delivered()).await;
+    async fn settle(&mut self) {
+        let delivered = tokio::time::timeout(LIMIT, self.producer.delivered()).await;
         let delivery = delivered
             .unwrap_or_else(|_| panic!("nothing was stored: {:?}", self.producer.trouble()))
             .unwrap();
@@ -172,6 +173,20 @@ impl Source {
     }
 }
 
+/// A cluster that has just been started may have no producer id to give yet.
+async fn connect(options: Options) -> Producer {
+    let begin = Instant::now();
+    loop {
+        match Producer::connect(options.clone()).await {
+            Ok(producer) => return producer,
+            Err(error) if error.disposition() == Disposition::Retry => {
+                assert!(begin.elapsed() < LIMIT, "{error}");
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 fn now_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(now.as_millis()).unwrap()
@@ -183,11 +198,12 @@ fn block_on<T>(body: impl Future<Output = T>) -> T {
 }
 
 /// Does `fault` to the cluster while records are sent, and goes on for a second after it.
-fn under_load(kafka: &Kafka, topic: &str, options: Options, fault: impl FnOnce() + Send) -> Source {
+fn under_load(topic: &str, options: Options, fault: impl FnOnce() + Send) -> Source {
     std::thread::scope(|scope| {
-        let doing = scope.spawn(fault);
         block_on(async {
             let mut source = Source::new(options, topic, 20_000).await;
+            source.pause = Duration::from_millis(10); // a steady load: the fault is what counts
+            let doing = scope.spawn(fault);
             let mut over = None;
             let enough = |_| {
                 if over.is_none() && doing.is_finished() {
@@ -197,7 +213,6 @@ fn under_load(kafka: &Kafka, topic: &str, options: Options, fault: impl FnOnce()
             };
             source.run(200, enough).await;
             source.finish().await;
-            let _ = kafka;
             source
         })
     })
@@ -266,7 +281,7 @@ fn brokers_stopped_killed_and_paused_lose_nothing() {
     one_at_a_time(|| {
         let quick = ["broker.session.timeout.ms=3000"];
         let kafka = Kafka::start("producer", port(0), 3, &quick, LATEST);
-        let faults: [(&str, fn(&Kafka)); 3] = [
+        let faults: [(&str, Fault); 3] = [
             ("stopped", |kafka| {
                 kafka.ctl("2", "stop");
                 kafka.ctl("2", "start");
@@ -284,7 +299,7 @@ fn brokers_stopped_killed_and_paused_lose_nothing() {
         ];
         for (topic, fault) in faults {
             kafka.topic(topic, PARTITIONS);
-            let source = under_load(&kafka, topic, options(kafka.brokers()), || fault(&kafka));
+            let source = under_load(topic, options(kafka.brokers()), || fault(&kafka));
             // The other replicas remember enough for the broker to know a resend.
             source.check(&kafka, topic, false);
         }
@@ -296,7 +311,7 @@ fn a_single_broker_restarted_loses_nothing() {
     one_at_a_time(|| {
         let kafka = Kafka::start("producer", port(0), 1, &[], LATEST);
         kafka.topic("restarted", PARTITIONS);
-        let source = under_load(&kafka, "restarted", options(kafka.brokers()), || {
+        let source = under_load("restarted", options(kafka.brokers()), || {
             for verb in ["kill", "start", "stop", "start"] {
                 kafka.ctl("1", verb);
                 std::thread::sleep(Duration::from_secs(1));
@@ -315,7 +330,7 @@ fn answers_lost_on_the_way_repeat_nothing() {
         let proxy = Proxy::start(Ports::KAFKA.proxy(0), &format!("127.0.0.1:{}", port(5)));
         kafka.topic("cut", PARTITIONS);
         let options = options(kafka.listener("proxied"));
-        let source = under_load(&kafka, "cut", options, || {
+        let source = under_load("cut", options, || {
             for _ in 0..30 {
                 std::thread::sleep(Duration::from_millis(100));
                 proxy.cut_once();
@@ -332,10 +347,10 @@ fn logins_are_renewed_before_they_end_and_idle_connections_made_again() {
         let short = ["connections.max.reauth.ms=3000", "connections.max.idle.ms=2000"];
         let kafka = Kafka::start("producer", port(0), 1, &short, LATEST);
         kafka.topic("renewed", PARTITIONS);
-        let sasl = pgsluice::sink::kafka::Sasl {
-            mechanism: pgsluice::sink::kafka::Mechanism::ScramSha256,
+        let sasl = Sasl {
+            mechanism: Mechanism::ScramSha256,
             user: "sluice".to_owned(),
-            password: pgsluice::net::SecretSource::Inline("sluice-secret".to_owned().into()),
+            password: SecretSource::Text(Secret::new("sluice-secret".to_owned())),
         };
         let options = Options { sasl: Some(sasl), ..options(kafka.listener("sasl_plaintext")) };
         block_on(async {

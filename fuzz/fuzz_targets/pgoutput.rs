@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use libfuzzer_sys::fuzz_target;
 use pgsluice::{
-    change::{Before, Change, Position},
+    change::{Change, Position},
     encode::{Encoder, Image, KeyFormat, Numeric, Options, Source},
     lsn::Lsn,
     pg::{

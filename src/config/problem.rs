@@ -100,8 +100,13 @@ pub(super) fn meant(unknown: &str) -> Option<&'static str> {
     });
     let other = || OTHER_NAMES.iter().find(|(name, _)| *name == last || *name == bare);
     same.or_else(|| other().map(|(_, key)| *key)).or_else(|| {
-        let scored =
-            names().map(|name| (strsim::normalized_damerau_levenshtein(&bare, name), name));
+        // What differs more in length alone cannot be near enough, and a very long key would cost
+        // as much memory as the two lengths multiplied.
+        let length = bare.chars().count();
+        let alike = |name: &&str| 10 * name.len().min(length) >= 7 * name.len().max(length);
+        let scored = names()
+            .filter(alike)
+            .map(|name| (strsim::normalized_damerau_levenshtein(&bare, name), name));
         let best = scored.max_by(|(a, _), (b, _)| a.total_cmp(b))?;
         (best.0 >= 0.7).then_some(best.1)
     })

@@ -1,12 +1,16 @@
 //! Questions that any broker can answer, put to one after the other until one does.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher, Hasher, RandomState},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
-use super::driver::{Random, chain};
 use crate::{
     net,
     retry::{Backoff, Disposition},
@@ -139,6 +143,35 @@ pub(super) async fn topic(
                 }
                 return result;
             }
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// Xorshift: only to spread pauses.
+pub(super) struct Random(u32);
+
+impl Random {
+    pub(super) fn new() -> Self {
+        let seed = RandomState::new().build_hasher().finish();
+        Self(u32::try_from(seed >> 33).unwrap_or(1) | 1)
+    }
+
+    pub(super) const fn next(&mut self) -> u32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 17;
+        self.0 ^= self.0 << 5;
+        self.0
+    }
+
+    pub(super) fn rotate<T>(&mut self, list: &mut [T]) {
+        if let Some(by) = (self.next() as usize).checked_rem(list.len()) {
+            list.rotate_left(by);
         }
     }
 }

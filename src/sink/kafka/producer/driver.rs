@@ -3,9 +3,10 @@
 //! One connection a broker, made when it is first needed. Requests go over it in the order in which
 //! they are decided: futures are first polled in the order in which they are pushed.
 
+mod links;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
-    hash::{BuildHasher, Hasher, RandomState},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -17,10 +18,10 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{Instant, sleep_until},
 };
-use tracing::debug;
 
+use self::links::Link;
 use super::{
-    ask::{self, Candidate},
+    ask::{self, Random, chain},
     machine::{Action, Leaders, Machine},
     queue::Identity,
 };
@@ -79,15 +80,6 @@ enum Done {
         result: Result<Topic, Error>,
         reply: oneshot::Sender<Result<Topic, Error>>,
     },
-}
-
-struct Link {
-    broker: Broker,
-    /// Tells it from an earlier one with the same broker.
-    number: u64,
-    renew_at: Option<Instant>,
-    /// What comes after it, once its last answer is in.
-    next: Option<Broker>,
 }
 
 /// See the module.
@@ -245,6 +237,10 @@ impl Driver {
             Done::Produced { request, result: Ok(produced), .. } => {
                 self.machine.answered(request, produced, now, random);
             }
+            Done::Produced { id, link, result: Err(Error::Closed { broker, .. }), .. } => {
+                // Without the hint at a wrong listener: this connection was good.
+                self.lost(id, link, &format!("the connection to broker {broker} ended"));
+            }
             Done::Produced { id, link, result: Err(error), .. } => {
                 if let Some(why) = self.judge(error) {
                     self.lost(id, link, &why);
@@ -300,105 +296,6 @@ impl Driver {
         self.machine.leaders(topics.collect(), now, random);
     }
 
-    fn lost(&mut self, id: i32, number: u64, why: &str) {
-        if self.links.get(&id).is_none_or(|link| link.number != number) {
-            return; // an earlier one, which was judged already
-        }
-        debug!("connection with broker {id}: {why}");
-        if let Some(link) = self.links.remove(&id) {
-            link.broker.close();
-        }
-        self.machine.hold(id, false);
-        self.machine.lost(id, why, Instant::now(), self.random.next());
-    }
-
-    fn connect(&mut self, id: i32, renewal: bool) {
-        let Some(node) = self.nodes.get(&id).cloned() else {
-            let why = format!("broker {id} is not among those that the cluster names");
-            return self.machine.unreachable(id, &why, Instant::now(), self.random.next());
-        };
-        let options = Arc::clone(&self.options);
-        self.push(async move {
-            let result = Broker::connect(&node.host, node.port, &options).await;
-            Done::Connected { id, renewal, result }
-        });
-    }
-
-    fn put(&mut self, id: i32, broker: Broker) {
-        self.last_link += 1;
-        let (number, renew_at) = (self.last_link, broker.renew_at());
-        let link = Link { broker: broker.clone(), number, renew_at, next: None };
-        if let Some(old) = self.links.insert(id, link) {
-            old.broker.close();
-        }
-        self.push(async move {
-            broker.closed().await;
-            Done::Closed { id, link: number }
-        });
-    }
-
-    /// Replaces connections whose login ends soon: a new one is made, the last answer of the old one
-    /// is awaited, and then they change places. Gives the time of the next one.
-    fn renew(&mut self, now: Instant) -> Option<Instant> {
-        let due = |link: &Link| link.renew_at.is_some_and(|at| at <= now);
-        let old: Vec<i32> =
-            self.links.iter().filter(|(_, link)| due(link)).map(|(&id, _)| id).collect();
-        for id in old {
-            if let Some(link) = self.links.get_mut(&id) {
-                link.renew_at = None;
-            }
-            self.connect(id, true);
-        }
-        let ready: Vec<i32> = self
-            .links
-            .iter()
-            .filter(|&(&id, link)| link.next.is_some() && self.machine.is_drained(id))
-            .map(|(&id, _)| id)
-            .collect();
-        for id in ready {
-            if let Some(next) = self.links.get_mut(&id).and_then(|link| link.next.take()) {
-                self.put(id, next);
-                self.machine.hold(id, false);
-            }
-        }
-        self.links.values().filter_map(|link| link.renew_at).min()
-    }
-
-    fn renewed(&mut self, id: i32, result: Result<Broker, Error>) {
-        match (result, self.links.get_mut(&id)) {
-            (Ok(broker), Some(link)) => {
-                link.next = Some(broker);
-                self.machine.hold(id, true);
-            }
-            (Ok(_), None) => {}
-            // The broker ends the old one in its time, and then it is made again as usual.
-            (Err(error), _) => {
-                if let Some(why) = self.judge(error) {
-                    debug!("connection with broker {id} is not renewed: {why}");
-                }
-            }
-        }
-    }
-
-    /// Whoever may answer, in the order in which to try: connections, then the brokers that are
-    /// known, then those that the configuration names.
-    fn candidates(&mut self) -> Vec<Candidate> {
-        let mut live: Vec<Broker> = self.links.values().map(|link| link.broker.clone()).collect();
-        live.retain(|broker| !broker.is_closed());
-        let mut nodes: Vec<(String, u16)> =
-            self.nodes.values().map(|node| (node.host.clone(), node.port)).collect();
-        for bootstrap in &self.options.brokers {
-            if !nodes.contains(bootstrap) {
-                nodes.push(bootstrap.clone());
-            }
-        }
-        // Not always the same one first: it may be the one that is away.
-        self.random.rotate(&mut live);
-        self.random.rotate(&mut nodes);
-        let live = live.into_iter().map(Candidate::Live);
-        live.chain(nodes.into_iter().map(|(host, port)| Candidate::Dial(host, port))).collect()
-    }
-
     fn push(&self, future: impl Future<Output = Done> + Send + 'static) {
         self.work.push(future.boxed());
     }
@@ -408,34 +305,5 @@ async fn until(wake: Option<Instant>) {
     match wake {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-/// An error with its causes, in one line.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
-}
-
-/// Xorshift: only to spread pauses.
-pub(super) struct Random(u32);
-
-impl Random {
-    pub(super) fn new() -> Self {
-        let seed = RandomState::new().build_hasher().finish();
-        Self(u32::try_from(seed >> 33).unwrap_or(1) | 1)
-    }
-
-    pub(super) const fn next(&mut self) -> u32 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 17;
-        self.0 ^= self.0 << 5;
-        self.0
-    }
-
-    pub(super) fn rotate<T>(&mut self, list: &mut [T]) {
-        if let Some(by) = (self.next() as usize).checked_rem(list.len()) {
-            list.rotate_left(by);
-        }
     }
 }

@@ -17,6 +17,8 @@ mod machine;
 mod queue;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod tests;
 mod trouble;
 
 use std::{

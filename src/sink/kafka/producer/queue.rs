@@ -324,3 +324,99 @@ fn after(sequence: i32, records: u32) -> i32 {
     let sum = (i64::from(sequence) + i64::from(records)) & i64::from(i32::MAX);
     i32::try_from(sum).unwrap_or(0) // it was just masked to 31 bits
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    fn queue(batches: u64) -> Queue {
+        let mut queue = Queue::new(Identity { id: 1, epoch: 0 }, LONGEST);
+        for id in 1..=batches {
+            queue.push(id, id, 1, Bytes::from(vec![0; 61]));
+        }
+        queue
+    }
+
+    /// Sends all that may be sent; their names.
+    fn send(queue: &mut Queue, now: Instant) -> Vec<u64> {
+        let mut sent = Vec::new();
+        while queue.ready_at(now).is_some_and(|at| at <= now) {
+            sent.push(queue.send().unwrap().id);
+        }
+        sent
+    }
+
+    #[test]
+    fn sends_one_batch_alone_until_the_broker_knows_us() {
+        let now = Instant::now();
+        let mut queue = queue(9);
+        assert_eq!(send(&mut queue, now), [1]);
+        queue.stored(1, now).unwrap();
+        assert_eq!(send(&mut queue, now), [2, 3, 4, 5, 6]);
+        (2..=6).for_each(|id| assert!(queue.stored(id, now).is_some()));
+        let much_later = now + KNOWN_FOR;
+        assert_eq!(send(&mut queue, much_later), [7]);
+    }
+
+    #[test]
+    fn after_a_failure_waits_for_all_answers_and_begins_at_the_first_not_stored() {
+        let now = Instant::now();
+        let mut queue = queue(4);
+        send(&mut queue, now);
+        queue.stored(1, now).unwrap();
+        assert_eq!(send(&mut queue, now), [2, 3, 4]);
+        queue.failed(2, Failure::Refused, now, u32::MAX);
+        queue.failed(3, Failure::OutOfOrder, now, u32::MAX);
+        queue.push(5, 5, 1, Bytes::from(vec![0; 61]));
+        assert_eq!(queue.ready_at(now), None);
+        queue.failed(4, Failure::OutOfOrder, now, u32::MAX);
+        assert_eq!(queue.cure(), None); // only consequences
+        assert_eq!(queue.ready_at(now), Some(now + FIRST_PAUSE));
+        assert_eq!(send(&mut queue, now + FIRST_PAUSE), [2]);
+    }
+
+    #[test]
+    fn a_batch_in_doubt_is_stored_if_one_behind_it_is() {
+        let now = Instant::now();
+        let mut queue = queue(3);
+        send(&mut queue, now);
+        queue.stored(1, now).unwrap();
+        send(&mut queue, now);
+        queue.failed(2, Failure::InDoubt, now, 0);
+        assert!(queue.implied().is_none());
+        queue.stored(3, now).unwrap();
+        assert_eq!(queue.implied().unwrap().id, 2);
+        assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn renumbering_begins_at_zero_and_says_what_may_be_twice() {
+        let now = Instant::now();
+        let mut queue = queue(3);
+        send(&mut queue, now);
+        queue.stored(1, now).unwrap();
+        send(&mut queue, now);
+        queue.failed(2, Failure::InDoubt, now, 0);
+        queue.failed(3, Failure::InDoubt, now, 0);
+        let later = now + LONGEST;
+        assert_eq!(send(&mut queue, later), [2]);
+        queue.failed(2, Failure::OutOfOrder, later, 0);
+        assert_eq!(queue.cure(), Some(Cure::Renumber { new_id: false }));
+        let raised = queue.identity().raised().unwrap();
+        assert_eq!(queue.renumber(raised, later, 0), 2);
+        assert_eq!(send(&mut queue, later + LONGEST), [2]);
+        let bytes = &queue.part(2).unwrap().bytes;
+        assert_eq!(bytes[43..57], [0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(Identity { id: 1, epoch: i16::MAX }.raised(), None);
+    }
+
+    #[test]
+    fn after_the_largest_sequence_number_comes_zero() {
+        assert_eq!(after(i32::MAX, 1), 0);
+        assert_eq!(after(i32::MAX - 1, 1), i32::MAX);
+        assert_eq!(after(i32::MAX - 2, 10), 7);
+        assert_eq!(after(0, 5), 5);
+    }
+}

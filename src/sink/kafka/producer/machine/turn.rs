@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use tokio::time::Instant;
-use tracing::{debug, info};
+use tracing::info;
 
 use super::{Arc, Link, Machine, PartitionRecords, Request, What, metrics};
 use crate::sink::kafka::producer::queue::Cure;
@@ -187,24 +186,6 @@ impl Machine {
                 Some(Cure::Renumber { new_id }) => self.renumber(place, new_id, now, random),
             }
         }
-    }
-
-    fn split(&mut self, place: usize, id: u64) {
-        let Some(part) = self.partitions.get(place).and_then(|p| p.queue.part(id)) else { return };
-        let (len, parcel) = (part.bytes.len(), part.parcel);
-        let Some([(a, first), (b, second)]) = self.halves(&part.bytes) else {
-            return self.too_large(place, len);
-        };
-        let halves = [(self.name(), a, Bytes::from(first)), (self.name(), b, Bytes::from(second))];
-        let split = halves.iter().map(|(_, _, bytes)| bytes.len()).sum::<usize>();
-        self.held = self.held - len + split;
-        if let Some(parcel) = self.parcels.get_mut(&parcel) {
-            parcel.parts += 1;
-        }
-        let Some(partition) = self.partitions.get_mut(place) else { return };
-        let (topic, number) = (&partition.topic, partition.number);
-        debug!("{topic}[{number}] does not take a batch of {len} bytes: it goes in two halves");
-        partition.queue.split(id, halves);
     }
 
     /// The broker does not know our numbers, or knows others: it gets new ones that it must take.

@@ -1,0 +1,167 @@
+//! What brokers answer, and what becomes of the batches.
+
+use tokio::time::Instant;
+
+use super::{Failure, Machine, Parcel, Part, PartitionProduced, Produced, What};
+use crate::{
+    metrics,
+    sink::{
+        Delivery,
+        kafka::{
+            codes::{self, Named, Verdict},
+            error::Refusal,
+        },
+    },
+};
+
+impl Machine {
+    /// What became of a request.
+    pub(in super::super) fn answered(
+        &mut self,
+        id: u64,
+        produced: Produced,
+        now: Instant,
+        random: u32,
+    ) {
+        let Some(request) = self.forget(id) else { return };
+        if !produced.throttle.is_zero() {
+            metrics::throttled(produced.throttle);
+            if let Some(broker) = self.brokers.get_mut(&request.broker) {
+                broker.throttled_until = Some(now + produced.throttle);
+            }
+        }
+        let mut missing = request.parts;
+        for answer in produced.partitions {
+            let of = |&(place, _): &(usize, u64)| {
+                self.partitions.get(place).is_some_and(|partition| {
+                    partition.number == answer.partition && partition.topic == answer.topic
+                })
+            };
+            if let Some(at) = missing.iter().position(of) {
+                let (place, part) = missing.swap_remove(at);
+                self.judge(place, part, request.broker, answer, now, random);
+            }
+        }
+        // The connection sees to it that none is; but nothing may hang on it.
+        for (place, part) in missing {
+            self.fail(place, part, Failure::InDoubt, now, random);
+        }
+    }
+
+    fn judge(
+        &mut self,
+        place: usize,
+        part: u64,
+        broker: i32,
+        answer: PartitionProduced,
+        now: Instant,
+        random: u32,
+    ) {
+        let failure = match codes::produce(answer.code) {
+            Verdict::Stored => return self.stored(place, part, answer.base_offset, now),
+            Verdict::Wait => unstored(answer.code),
+            Verdict::Refresh => {
+                self.metadata.wanted = true;
+                if let Some(partition) = self.partitions.get_mut(place) {
+                    partition.leader = None;
+                }
+                unstored(answer.code)
+            }
+            Verdict::Split => Failure::TooLarge,
+            Verdict::NewProducer if matches!(answer.code, 45 | 46 | 59) => Failure::OutOfOrder,
+            Verdict::NewProducer => Failure::Fenced,
+            Verdict::Halt(..) => return self.refused(broker, answer),
+        };
+        self.fail(place, part, failure, now, random);
+        // That a batch is too large, or out of order behind one that failed, is no trouble.
+        let consequence = matches!(failure, Failure::TooLarge)
+            || failure == Failure::OutOfOrder && !self.must_renumber(place);
+        if !consequence {
+            let name = Named(answer.code).to_string();
+            let Some(partition) = self.partitions.get(place) else { return };
+            let text = format!("{}[{}]: {name}", partition.topic, partition.number);
+            self.troubles.begin(What::Partition(place), &name, text, now);
+            metrics::retry(codes::name(answer.code));
+        }
+    }
+
+    /// A code that comes back at every attempt.
+    fn refused(&mut self, broker: i32, answer: PartitionProduced) {
+        let reason = answer.bad_records.into_iter().next().map(|(_, reason)| reason);
+        let refusal = Refusal {
+            broker: self.broker(broker).name.clone(),
+            user: self.settings.user.clone(),
+            api: "Produce",
+            code: answer.code,
+            topic: Some(answer.topic.to_string()),
+            partition: Some(answer.partition),
+            message: answer.message.or(reason).filter(|text| !text.is_empty()),
+        };
+        self.halt(refusal.into());
+    }
+
+    fn must_renumber(&self, place: usize) -> bool {
+        self.partitions.get(place).is_some_and(|partition| partition.queue.must_renumber())
+    }
+
+    fn stored(&mut self, place: usize, part: u64, base_offset: i64, now: Instant) {
+        let Some(partition) = self.partitions.get_mut(place) else { return };
+        let Some(part) = partition.queue.stored(part, now) else { return };
+        if !partition.queue.stalled() {
+            self.troubles.end(What::Partition(place), now);
+        }
+        self.list(place);
+        self.unpack(part, base_offset);
+        self.unpack_implied(place);
+    }
+
+    fn unpack_implied(&mut self, place: usize) {
+        while let Some(part) = self.partitions.get_mut(place).and_then(|p| p.queue.implied()) {
+            self.unpack(part, -1);
+        }
+    }
+
+    /// One part of a parcel less is on its way.
+    fn unpack(&mut self, part: Part, base_offset: i64) {
+        self.held -= part.bytes.len();
+        metrics::batch_stored(u64::from(part.records), part.bytes.len() as u64);
+        let Some(parcel) = self.parcels.get_mut(&part.parcel) else { return };
+        parcel.parts -= 1;
+        if base_offset >= 0 {
+            parcel.base_offset = parcel.base_offset.min(base_offset);
+        }
+        if parcel.parts > 0 {
+            return;
+        }
+        if let Some(Parcel { mut batch, base_offset, .. }) = self.parcels.remove(&part.parcel) {
+            batch.bytes = Vec::from(part.bytes);
+            let base_offset = if base_offset == i64::MAX { -1 } else { base_offset };
+            self.deliveries.push(Delivery { batch, base_offset });
+        }
+    }
+
+    pub(super) fn fail(
+        &mut self,
+        place: usize,
+        part: u64,
+        why: Failure,
+        now: Instant,
+        random: u32,
+    ) {
+        if let Some(partition) = self.partitions.get_mut(place) {
+            partition.queue.failed(part, why, now, random);
+        }
+        self.unpack_implied(place);
+        self.list(place);
+    }
+}
+
+/// Whether a batch with this code may be in the log all the same.
+const fn unstored(code: i16) -> Failure {
+    match code {
+        codes::UNKNOWN_TOPIC_OR_PARTITION
+        | codes::NOT_LEADER_OR_FOLLOWER
+        | codes::NOT_ENOUGH_REPLICAS => Failure::Refused,
+        _ => Failure::InDoubt,
+    }
+}

@@ -1,0 +1,14 @@
+//! Every committed change of a real PostgreSQL, in a real Apache Kafka, by the real binary.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "clippy only sees #[test] functions as tests, not their helpers"
+)]
+
+mod support;
+#[path = "end_to_end/versions.rs"]
+mod versions;
+#[path = "end_to_end/world.rs"]
+mod world;
