@@ -285,6 +285,14 @@ impl Routes {
         self.entry(namespace, name).is_some()
     }
 
+    /// The tables of `[tables]`, as `schema.table` without quotes: how the catalog is asked for them.
+    #[must_use]
+    pub fn listed(&self) -> Vec<String> {
+        let quoted = self.quoted.iter().map(|((namespace, name), _)| format!("{namespace}.{name}"));
+        let plain = self.tables.keys().filter(|entry| !self.quoted.values().any(|q| q == *entry));
+        quoted.chain(plain.cloned()).collect()
+    }
+
     /// The entries of `[tables]` that are none of `published`, which are pairs of schema and table.
     pub fn unpublished<'a>(
         &self,
@@ -544,6 +552,7 @@ mod tests {
             let routes = Routes::new(listing(&[(entry, Some("t"), None)])).unwrap();
             assert!(routes.lists(namespace, name), "{entry}");
             assert!(!routes.lists(namespace, "other"), "{entry}");
+            assert_eq!(routes.listed(), [format!("{namespace}.{name}")], "{entry}");
         }
         let routes = Routes::new(listing(&[(r#""a"."b.c""#, Some("t"), None)])).unwrap();
         assert!(!routes.lists("a.b", "c"));
@@ -618,6 +627,14 @@ mod tests {
         assert_eq!(to(Truncate::Table).as_deref(), Some("s.t"));
         assert_eq!(to(Truncate::Skip), None);
         assert_eq!(to(Truncate::Topic("x".into())).as_deref(), Some("x"));
+        let may = |truncate, topic: &str| {
+            let message_topic = Some("messages".into());
+            let all = Options { truncate, message_topic, ..options() };
+            Routes::new(all).unwrap().may_truncate(topic)
+        };
+        assert!(may(Truncate::Table, "s.t") && !may(Truncate::Table, "messages"));
+        assert!(may(Truncate::Topic("x".into()), "x") && !may(Truncate::Topic("x".into()), "s.t"));
+        assert!(!may(Truncate::Skip, "s.t"));
     }
 
     #[test]
