@@ -154,7 +154,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), Error> {
     let routes = Routes::new(options.route.clone())?;
-    let mapped = options.route.tables.keys().cloned().collect();
+    let mapped = routes.listed();
     let mut app = App {
         routes,
         mapped,

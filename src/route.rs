@@ -285,6 +285,14 @@ impl Routes {
         self.entry(namespace, name).is_some()
     }
 
+    /// The tables of `[tables]`, as `schema.table` without quotes: how the catalog is asked for them.
+    #[must_use]
+    pub fn listed(&self) -> Vec<String> {
+        let quoted = self.quoted.iter().map(|((namespace, name), _)| format!("{namespace}.{name}"));
+        let plain = self.tables.keys().filter(|entry| !self.quoted.values().any(|q| q == *entry));
+        quoted.chain(plain.cloned()).collect()
+    }
+
     /// The entries of `[tables]` that are none of `published`, which are pairs of schema and table.
     pub fn unpublished<'a>(
         &self,
@@ -544,6 +552,7 @@ mod tests {
             let routes = Routes::new(listing(&[(entry, Some("t"), None)])).unwrap();
             assert!(routes.lists(namespace, name), "{entry}");
             assert!(!routes.lists(namespace, "other"), "{entry}");
+            assert_eq!(routes.listed(), [format!("{namespace}.{name}")], "{entry}");
         }
         let routes = Routes::new(listing(&[(r#""a"."b.c""#, Some("t"), None)])).unwrap();
         assert!(!routes.lists("a.b", "c"));
