@@ -168,7 +168,7 @@ fn the_day_is_told(world: &World<'_>) {
             r#"d - {"a":"b"}"#,
         ],
     );
-    let pair = |a: u8| format!(r#"{{"b":"x\"y","a":{a}}}"#);
+    let pair = |a: u8| format!(r#"{{"a":{a},"b":"x\"y"}}"#);
     expect(
         world,
         "public.pair",
