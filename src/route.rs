@@ -627,6 +627,14 @@ mod tests {
         assert_eq!(to(Truncate::Table).as_deref(), Some("s.t"));
         assert_eq!(to(Truncate::Skip), None);
         assert_eq!(to(Truncate::Topic("x".into())).as_deref(), Some("x"));
+        let may = |truncate, topic: &str| {
+            let message_topic = Some("messages".into());
+            let all = Options { truncate, message_topic, ..options() };
+            Routes::new(all).unwrap().may_truncate(topic)
+        };
+        assert!(may(Truncate::Table, "s.t") && !may(Truncate::Table, "messages"));
+        assert!(may(Truncate::Topic("x".into()), "x") && !may(Truncate::Topic("x".into()), "s.t"));
+        assert!(!may(Truncate::Skip, "s.t"));
     }
 
     #[test]

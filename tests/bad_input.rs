@@ -123,12 +123,12 @@ fn ended(it: &mut Pgsluice, code: i32, words: &[&str]) -> String {
     assert_eq!(got, code, "{log}");
     hides_secrets(it);
     let at =
-        log.find("ERROR").or_else(|| log.find("pgsluice: ")).unwrap_or_else(|| panic!("{log}"));
+        log.find("Z ERROR ").or_else(|| log.find("pgsluice: ")).unwrap_or_else(|| panic!("{log}"));
     let said = log.get(at..).unwrap();
     for word in words {
         assert!(said.contains(word), "{word:?} is not in: {said}");
     }
-    assert_eq!(log.matches("ERROR").count() + log.matches("pgsluice: ").count(), 1, "{log}");
+    assert_eq!(log.matches("Z ERROR ").count() + log.matches("pgsluice: ").count(), 1, "{log}");
     said.to_owned()
 }
 
@@ -137,8 +137,7 @@ fn ended(it: &mut Pgsluice, code: i32, words: &[&str]) -> String {
 fn waits(config: &str, set: &[&str], words: &[&str]) {
     let mut it = spawn(config, &[&["log.level=debug"], set].concat());
     waiting(&mut it, words);
-    assert_eq!(it.stop(LIMIT), 0, "{}", it.log());
-    hides_secrets(&it);
+    stops(&mut it);
 }
 
 #[track_caller]
@@ -147,21 +146,36 @@ fn waiting(it: &mut Pgsluice, words: &[&str]) {
     it.wait_log(LIMIT, &[&["still: "], words].concat());
     let log = it.log();
     let says = |line: &&str| words.iter().all(|word| line.contains(word));
-    let said: Vec<_> = log.lines().filter(says).filter(|line| !line.contains("still: ")).collect();
+    let said: Vec<_> = log.lines().filter(says).filter(|line| !line.contains("DEBUG")).collect();
     assert_eq!(said.len(), 1, "{said:#?}");
     assert_eq!(it.try_wait(), None, "{log}");
 }
 
-/// It warns in these words, goes on, and ends at a SIGTERM.
+/// It warns once in these words, and streams all the same.
 #[track_caller]
-fn warns(config: &str, set: &[&str], words: &[&str]) {
+fn warns(config: &str, set: &[&str], words: &[&str]) -> Pgsluice {
     let mut it = spawn(config, set);
-    it.wait_log(LIMIT, &["streaming"]);
+    streams(&mut it);
     let log = it.log();
     let warns = |line: &&str| line.contains("WARN") && words.iter().all(|word| line.contains(word));
     assert_eq!(log.lines().filter(warns).count(), 1, "{words:?} in {log}");
+    it
+}
+
+#[track_caller]
+fn streams(it: &mut Pgsluice) {
+    eventually(LIMIT, "it streams", || {
+        let log = it.log();
+        assert_eq!(it.try_wait(), None, "{log}");
+        log.contains("INFO streaming")
+    });
+}
+
+/// It ends at a SIGTERM, with all it was given stored.
+#[track_caller]
+fn stops(it: &mut Pgsluice) {
     assert_eq!(it.stop(LIMIT), 0, "{}", it.log());
-    hides_secrets(&it);
+    hides_secrets(it);
 }
 
 #[track_caller]
@@ -250,18 +264,18 @@ fn a_host_that_is_not_there_yet_is_waited_for() {
 fn a_slot_in_use_is_waited_for_with_the_process_that_has_it_and_taken_over() {
     let config = ready("in_use");
     let mut first = spawn(&config, &[]);
-    first.wait_log(LIMIT, &["streaming"]);
+    streams(&mut first);
     let pid =
         postgres().sql("select active_pid from pg_replication_slots where slot_name = 'in_use'");
     let mut second = spawn(&config, &["log.level=debug"]);
     waiting(&mut second, &["\"in_use\" is in use", &format!("process {pid}")]);
     postgres().sql_in("in_use", "insert into t values (1)");
     kafka().wait("in_use", 1, LIMIT);
-    assert_eq!(first.stop(LIMIT), 0);
-    second.wait_log(LIMIT, &["streaming"]);
+    stops(&mut first);
+    streams(&mut second);
     postgres().sql_in("in_use", "insert into t values (2)");
     kafka().wait("in_use", 2, LIMIT);
-    assert_eq!(second.stop(LIMIT), 0);
+    stops(&mut second);
     assert_eq!(keys("in_use"), ["1", "2"]);
 }
 
@@ -308,7 +322,7 @@ fn a_slot_that_is_gone_ends_with_66_and_is_never_made_again_unasked() {
     let words =
         ["\"slot_gone\" does not exist", "lost", "pg_create_logical_replication_slot('slot_gone'"];
     let mut it = spawn(&config, &["slot.create=true"]);
-    it.wait_log(LIMIT, &["streaming"]);
+    streams(&mut it);
     postgres().drop_slots("slot_gone");
     ended(&mut it, 66, &words);
     halts(&config, &[], 66, &words);
@@ -345,11 +359,17 @@ fn a_publication_that_the_role_may_not_make_ends_with_77_and_the_sql_to_hand_on(
 }
 
 #[test]
-fn an_empty_publication_is_warned_of_with_the_sql() {
-    let config = ready("empty");
-    postgres().sql_in("empty", "create publication q");
+fn an_empty_publication_is_warned_of_with_the_sql_that_fills_it() {
+    let config = ready("empty").replace("[tables]", "[topic]").replace("\"public.t\"", "template");
+    postgres().sql_in("empty", "drop publication p; create publication q");
     let words = ["no table in publication \"q\"", "ALTER PUBLICATION \"q\" ADD TABLE"];
-    warns(&config, &["publication.name=q", "tables={}"], &words);
+    // The slot is older than the publication.
+    postgres().drop_slots("empty");
+    let mut it = warns(&config, &["publication.name=q", "slot.create=true"], &words);
+    postgres().sql_in("empty", "ALTER PUBLICATION q ADD TABLE t; insert into t values (1)");
+    kafka().wait("empty", 1, LIMIT);
+    stops(&mut it);
+    assert_eq!(keys("empty"), ["1"]);
 }
 
 #[test]
@@ -359,31 +379,28 @@ fn a_mapped_table_that_is_not_published_ends_with_78_or_may_still_come() {
     let set = ["tables.public.u=unpublished", "tables.public.v=unpublished"];
     let words = [
         "\"public.u\" is not published",
-        "ALTER PUBLICATION \"p\" ADD TABLE \"public\".\"u\"",
+        "ALTER PUBLICATION \"p\" ADD TABLE public.\"u\"",
         "\"public.v\" does not exist",
     ];
     halts(&config, &set, 78, &words);
     let all = [set.as_slice(), &["publication.name=every"]].concat();
-    warns(&config, &all, &["\"public.v\" does not exist"]);
+    stops(&mut warns(&config, &all, &["\"public.v\" does not exist"]));
 }
 
 #[test]
 fn an_identity_that_blocks_updates_is_warned_of_with_the_sql() {
     let sql = "create table t(id int); create publication p for table t";
     let config = ready_with("blocked", &[], sql);
-    let words = [
-        "updates and deletes",
-        "\"public.t\"",
-        "ALTER TABLE \"public\".\"t\" REPLICA IDENTITY FULL;",
-    ];
-    warns(&config, &[], &words);
+    let words =
+        ["updates and deletes", "\"public.t\"", "ALTER TABLE public.\"t\" REPLICA IDENTITY FULL;"];
+    stops(&mut warns(&config, &[], &words));
 }
 
 #[test]
 fn a_row_of_a_table_that_is_to_be_refused_ends_with_65() {
     let config = ready("refused");
     let mut it = spawn(&config, &[]);
-    it.wait_log(LIMIT, &["streaming"]);
+    streams(&mut it);
     postgres().sql_in(
         "refused",
         "insert into t values (1); create table u(id int primary key); alter publication p add table u",
@@ -400,7 +417,7 @@ fn a_row_of_a_table_that_is_to_be_refused_ends_with_65() {
 fn a_row_that_is_too_large_ends_with_65_every_time_and_nothing_after_it_is_confirmed() {
     let config = ready_with("too_large", &["max.message.bytes=10000"], TABLE);
     let mut it = spawn(&config, &[]);
-    it.wait_log(LIMIT, &["streaming"]);
+    streams(&mut it);
     postgres().sql_in(
         "too_large",
         "insert into t select i, repeat('a', i) from generate_series(1, 10) i",
@@ -422,7 +439,7 @@ fn a_row_that_is_too_large_ends_with_65_every_time_and_nothing_after_it_is_confi
 fn a_truncate_into_a_compacted_topic_is_warned_of_and_ends_with_65() {
     let config = ready_with("compacted", &["cleanup.policy=compact"], TABLE);
     let mut it = spawn(&config, &[]);
-    it.wait_log(LIMIT, &["streaming"]);
+    streams(&mut it);
     let log = it.log();
     let warns = |line: &&str| {
         line.contains("WARN") && line.contains("compacted") && line.contains("truncate")
@@ -438,7 +455,7 @@ fn a_truncate_into_a_compacted_topic_is_warned_of_and_ends_with_65() {
     let mut it = spawn(&config, &["truncate=skip"]);
     postgres().sql_in("compacted", "insert into t values (2)");
     kafka().wait("compacted", 2, LIMIT);
-    assert_eq!(it.stop(LIMIT), 0);
+    stops(&mut it);
     assert_eq!(keys("compacted"), ["1", "2"]);
 }
 
@@ -517,8 +534,7 @@ fn what_kafka_does_not_allow_ends_with_77_and_the_command_that_allows_it() {
     allow("WRITE", "acl");
     let mut it = spawn(&config, &login);
     kafka().wait("acl", 2, LIMIT);
-    assert_eq!(it.stop(LIMIT), 0);
-    hides_secrets(&it);
+    stops(&mut it);
     // This right it can do without, and says so.
     let log = it.log();
     assert_eq!(log.lines().filter(|line| line.contains("DescribeConfigs")).count(), 1, "{log}");

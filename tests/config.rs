@@ -146,8 +146,10 @@ format:
         "topic": {"partitions": 3, "config": {"retention.ms": 86400000}},
         "batch": {"max_bytes": "2MiB"}}"#;
     let read = |ending: &str, text: &str| {
-        let config = Given { file: Some(file(ending, text)), ..Given::default() }.good();
-        format!("{:?}", config.app)
+        let path = file(ending, text);
+        let config = Given { file: Some(path.clone()), ..Given::default() }.good();
+        let listing = config.listing.replace(&path.display().to_string(), "FILE");
+        format!("{:?}{listing}", config.app)
     };
     let first = read("toml", toml);
     says(&first, &["Tcp(\"db\", 5433)", "retention.ms\": \"86400000", "Skip"]);
@@ -395,6 +397,53 @@ fn no_secret_is_printed_or_shown_by_debug() {
     }
 }
 
+/// A file, what is set over it, and variables, with the marker `geheim` where a secret may be, is
+/// often put, or lands by mistake.
+const SECRETS: &[(&str, &[&str], &[(&str, &str)])] = &[
+    ("[postgres]\npassword = \"geheim\"", &[], &[]),
+    ("[postgres]\npasword = \"geheim\"", &[], &[]),
+    ("[postgres]\npassword = [\"geheim\"]", &[], &[]),
+    ("[postgres]\npassword = { a = \"geheim\" }", &[], &[]),
+    ("[postgres.password]\ngeheim = 1", &[], &[]),
+    ("[postgres]\nport = 1\npassword = \"geheim", &[], &[]),
+    ("[postgres]\nurl = \"postgres://a:geheim@b/c\"", &[], &[]),
+    ("[postgres]\nurl = \"postgres://a:geheim@b:x/c?y=geheim\"", &[], &[]),
+    ("[postgres]\nurl = \"host=a pasword=geheim\"", &[], &[]),
+    ("[postgres]\nurl = \"host=a password='geheim\"", &[], &[]),
+    ("postgres = \"geheim\"", &[], &[]),
+    ("password = \"geheim\"", &[], &[]),
+    ("", &["postgres.password=geheim"], &[]),
+    ("", &["postgres.pasword=geheim"], &[]),
+    ("", &["postgres.password.x=geheim"], &[]),
+    ("", &["postgres=geheim"], &[]),
+    ("", &["postgres.url=postgres://a:geheim@b/c", "postgres.password=geheim2"], &[]),
+    ("", &["kafka.sasl.mechanism=PLAIN", "kafka.sasl.user=u", "kafka.sasl.password=geheim"], &[]),
+    ("", &["kafka.sasl.password=geheim"], &[]),
+    ("", &["kafka.sasl.pasword=geheim"], &[]),
+    ("", &["tables=geheim", "topic.config=geheim"], &[]),
+    ("", &["geheim"], &[]),
+    ("", &[], &[("PGPASSWORD", "geheim")]),
+    ("", &[], &[("PGSLUICE_POSTGRES__PASSWORD", "geheim")]),
+    ("", &[], &[("PGSLUICE_POSTGRES__PASWORD", "geheim")]),
+    ("", &[], &[("PGSLUICE_KAFKA__SASL", "{password = \"geheim\"}")]),
+    ("", &[], &[("PGSLUICE_POSTGRES__URL", "postgres://a:geheim@b:c:d")]),
+];
+
+#[test]
+fn no_secret_is_printed_by_the_binary_wherever_it_stands() {
+    for (text, set, vars) in SECRETS {
+        let file =
+            file("toml", format!("{text}\n{}", LEAST.replace("[postgres]\nuser = \"u\"", "")));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
+        command.env_clear().env("PGUSER", "u").envs(vars.iter().copied());
+        command.arg("config").arg("-c").arg(file);
+        let output = command.args(set.iter().flat_map(|pair| ["--set", pair])).output().unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(!said.contains("geheim"), "{text:?} {set:?} {vars:?}: {said}");
+        assert!([Some(0), Some(64), Some(78)].contains(&output.status.code()), "{said}");
+    }
+}
+
 /// Something wrong in nearly every line.
 const WRONG: &str = r#"
 turncate = "table"
@@ -549,6 +598,30 @@ fn a_file_that_cannot_be_used_is_named_with_the_line() {
     says(&missing, &["/nowhere/x.toml: cannot be read"]);
     let folder = Given { file: Some(env!("CARGO_TARGET_TMPDIR").into()), ..Given::default() }.bad();
     says(&folder, &["cannot be read"]);
+}
+
+#[test]
+fn a_table_is_named_in_quotes_and_described_in_short_or_at_length() {
+    let routes = |tables: &str| format!("{:?}", Given::least(tables).good().app.route.tables);
+    let short = routes("[tables]\n\"public.a\" = \"x\"");
+    assert_eq!(routes("[tables]\n\"public.a\" = { topic = \"x\" }"), short);
+    assert_eq!(routes("[tables.\"public.a\"]\ntopic = \"x\""), short);
+    // TOML reads the dot as a table in a table.
+    let unquoted = Given::least("[tables]\npublic.a = \"x\"").bad();
+    says(&unquoted, &["tables.public must name schema and table, in quotes: \"public.users\""]);
+}
+
+#[test]
+fn a_bomb_of_yaml_anchors_is_refused_and_not_blown_up() {
+    let mut bomb = "a: &a [x, x, x, x, x, x, x, x, x]\n".to_owned();
+    for (name, inner) in ('b'..='z').zip('a'..) {
+        let items = vec![format!("*{inner}"); 9].join(", ");
+        bomb.push_str(&format!("{name}: &{name} [{items}]\n"));
+    }
+    let path = file("yaml", bomb);
+    let output = run(&["config", "-c", &path.to_string_lossy()]);
+    assert_eq!(output.status.code(), Some(78));
+    says(&String::from_utf8_lossy(&output.stderr), &["is no YAML"]);
 }
 
 #[test]

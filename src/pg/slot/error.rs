@@ -86,7 +86,7 @@ pub enum Error {
         source: tokio_postgres::Error,
     },
     /// Tables that are configured, and of which nothing would ever come.
-    #[error("{}", .tables.join("; "))]
+    #[error("{}", .tables.join(" and "))]
     NotPublished {
         /// A sentence a table, with the SQL.
         tables: Vec<String>,

@@ -237,6 +237,10 @@ impl Driver {
             Done::Produced { request, result: Ok(produced), .. } => {
                 self.machine.answered(request, produced, now, random);
             }
+            Done::Produced { id, link, result: Err(Error::Closed { broker, .. }), .. } => {
+                // Without the hint at a wrong listener: this connection was good.
+                self.lost(id, link, &format!("the connection to broker {broker} ended"));
+            }
             Done::Produced { id, link, result: Err(error), .. } => {
                 if let Some(why) = self.judge(error) {
                     self.lost(id, link, &why);
