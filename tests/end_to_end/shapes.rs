@@ -36,7 +36,7 @@ fn a_row_is_what_to_json_prints_of_it() {
         );
         // As our own walsender, which pins its styles.
         let rows = world.sql(&format!(
-            "set timezone = 'UTC'; select row_to_json(r) from (select {columns} from t order by id) r"
+            "set timezone = 'UTC'; select row_to_json(whole) from (select {columns} from t order by id) whole"
         ));
         let records = world.records("public.t");
         let values: Vec<&str> = records.iter().map(|r| r.value.as_deref().unwrap()).collect();
