@@ -119,8 +119,15 @@ fn first_status(options: &app::Options) -> Status {
     }
 }
 
+/// The allocator asks the kernel for huge pages, with which a buffer that is a tenth full takes 2 MiB:
+/// 50 MiB of RSS were seen where 16 do. It is only memory if this fails.
+fn save_memory() {
+    let _ = rustix::thread::disable_transparent_huge_pages(true);
+}
+
 /// One thread for the whole path. The first SIGTERM or SIGINT asks to stop, the second ends at once.
 fn block_on(work: impl AsyncFnOnce(CancellationToken) -> Exit) -> Exit {
+    save_memory();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return refuse(&error, Disposition::Halt(Exit::Software)),
