@@ -261,6 +261,26 @@ fn a_drain_that_is_too_short_ends_with_75_and_says_what_comes_again() {
 }
 
 #[test]
+fn killed_while_kafka_stalls_it_loses_nothing() {
+    let (_lock, kafka) = mortal_kafka();
+    let case = Case::new("stalled", postgres(), kafka);
+    let (writer, watch) = (case.write(18), case.watch());
+    for _ in 0..rounds(1, 10) {
+        let mut sluice = case.start(&[]);
+        writer.wait_more(10, LIMIT);
+        kafka.ctl("1", "pause");
+        // Time enough to confirm what must not be.
+        writer.wait_more(60, LIMIT);
+        sluice.kill();
+        kafka.ctl("1", "resume");
+    }
+    let sluice = case.start(&[]);
+    case.verify(&writer.stop());
+    case::wait_calm(&sluice);
+    watch.stop();
+}
+
+#[test]
 fn a_second_sigterm_ends_at_once_with_75() {
     let (_lock, kafka) = mortal_kafka();
     let case = Case::new("twice", postgres(), kafka);
@@ -301,13 +321,16 @@ fn wait_in_sync(kafka: &Kafka, topic: &str) {
 }
 
 /// Something happens to the cluster under load. Returns how many records were repeated.
-fn cluster_fault(name: &'static str, seed: u64, fault: impl FnOnce(&Case<'_>, &Writer)) -> usize {
+fn cluster_fault(name: &'static str, seed: u64, fault: impl Fn(&Case<'_>, &Writer)) -> usize {
     let (_lock, kafka) = cluster();
     let case = Case::new(name, postgres(), kafka);
     let (writer, watch) = (case.write(seed), case.watch());
     let mut sluice = case.start(&["kafka.request_timeout=2s", "kafka.connect_timeout=2s"]);
-    writer.wait_more(20, LIMIT);
-    fault(&case, &writer);
+    for _ in 0..rounds(1, 4) {
+        writer.wait_more(20, LIMIT);
+        fault(&case, &writer);
+        wait_in_sync(kafka, &case.topic(0));
+    }
     writer.wait_more(20, LIMIT);
     let repeats = case.verify(&writer.stop());
     case::wait_calm(&sluice);
@@ -316,7 +339,6 @@ fn cluster_fault(name: &'static str, seed: u64, fault: impl FnOnce(&Case<'_>, &W
     case::assert_said_once(&sluice);
     assert_ne!(case::said(&sluice, "INFO", "Kafka stores everything again").len(), 0);
     assert_eq!(sluice.stop(LIMIT), 0);
-    wait_in_sync(kafka, &case.topic(0));
     repeats
 }
 
