@@ -48,7 +48,8 @@ pub enum Error {
     },
     /// TLS was refused after the handshake, as a missing client certificate is with TLS 1.3.
     #[error(
-        "broker {broker} ended TLS: does it want a client certificate, or another one (kafka.tls.cert, kafka.tls.key)?"
+        "broker {broker} ended TLS: does it want a client certificate (kafka.tls.cert and key), or \
+         another one?"
     )]
     Tls {
         /// Host and port.
