@@ -42,7 +42,7 @@ if [[ " ${PARTS[*]} " == *" test "* ]]; then
   need psql pg_recvlogical java python3 python3-venv openssl
 fi
 export LOG
-part test 1500 bash -o pipefail -c 'cargo test --locked --no-fail-fast 2>&1 | tee "$LOG/test"'
+part test 2700 bash -o pipefail -c 'cargo test --locked --no-fail-fast 2>&1 | tee "$LOG/test"'
 part fuzz 900 tests/fuzz.sh "$FUZZ_SECONDS"
 part tutorial 900 tests/tutorial.sh
 

@@ -397,9 +397,11 @@ fn no_secret_is_printed_or_shown_by_debug() {
     }
 }
 
+type Case = (&'static str, &'static [&'static str], &'static [(&'static str, &'static str)]);
+
 /// A file, what is set over it, and variables, with the marker `geheim` where a secret may be, is
 /// often put, or lands by mistake.
-const SECRETS: &[(&str, &[&str], &[(&str, &str)])] = &[
+const SECRETS: &[Case] = &[
     ("[postgres]\npassword = \"geheim\"", &[], &[]),
     ("[postgres]\npasword = \"geheim\"", &[], &[]),
     ("[postgres]\npassword = [\"geheim\"]", &[], &[]),

@@ -163,5 +163,5 @@ fn a_kafka_that_wants_a_certificate_refuses_who_has_none() {
     let (pg, name) = (by_certificate(), "no_certificate");
     prepare(pg, name);
     let config = certificates_on_both_sides(pg, name, PORTS.admin(4), false);
-    refuses(pg, name, &config, &["certificate", "kafka.tls.cert"]);
+    refuses(pg, name, &config, &["client certificate", "kafka.tls.cert"]);
 }

@@ -125,7 +125,9 @@ impl Session {
         start: stream::Start<'_>,
     ) -> Result<(ReplicationStream, Catalog, Timelines), Error> {
         let command = slot::start_replication(slot, publications);
-        self.replication.start_copy_both(&command).await?;
+        if let Err(error) = self.replication.start_copy_both(&command).await {
+            return Err(refused(error, slot));
+        }
         let (mut socket, received) = self.replication.into_parts();
         if start.options.low_watermark > 1 {
             // Only costs CPU if it cannot be set.
@@ -133,6 +135,15 @@ impl Session {
         }
         let stream = ReplicationStream::new(socket, &received, publications, start);
         Ok((stream, self.catalog, self.timelines))
+    }
+}
+
+/// A slot that was there when it was looked at, and is not when it is to be read.
+fn refused(error: connect::Error, slot: &str) -> Error {
+    const UNDEFINED_OBJECT: &str = "42704"; // Publications are looked up later, by the first row.
+    match error.server() {
+        Some(server) if server.sqlstate == UNDEFINED_OBJECT => slot::missing(slot).into(),
+        _ => error.into(),
     }
 }
 
@@ -191,4 +202,23 @@ async fn timelines(replication: &mut Connection) -> Result<Timelines, Error> {
     let file = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
     let file = file.ok_or(Error::Identity { what: "no timeline history" })?;
     Ok(Timelines::parse(current, file.as_bytes())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::{connect::ServerError, sqlstate::During};
+
+    #[test]
+    fn a_slot_that_vanishes_before_it_is_read_is_as_missing_as_any() {
+        let refusal = |body: &[u8]| {
+            let error = Box::new(ServerError::parse(body));
+            let (to, during) = ("db:5432".to_owned(), During::Streaming);
+            refused(connect::Error::Server { to, during, error }, "s")
+        };
+        let gone = refusal(b"SERROR\0C42704\0Mreplication slot \"s\" does not exist\0\0");
+        assert!(matches!(gone, Error::Slot(slot::Error::SlotMissing { .. })), "{gone}");
+        let busy = refusal(b"SERROR\0C55006\0Mreplication slot \"s\" is active\0\0");
+        assert!(matches!(busy, Error::Connect(_)), "{busy}");
+    }
 }

@@ -152,13 +152,12 @@ async fn make(
     options: &SlotOptions,
 ) -> Result<state::Slot, Error> {
     let name = options.name.clone();
-    let missing = || Error::SlotMissing { name: name.clone(), sql: state::create_sql(&name) };
     if !options.create {
-        return Err(missing());
+        return Err(missing(&name));
     }
     state::create(client, server, options).await?;
     // Dropped in the same moment: whoever did it will know.
-    let slot = state::find(client, &name).await?.ok_or_else(missing)?;
+    let slot = state::find(client, &name).await?.ok_or_else(|| missing(&name))?;
     slot.check(&name, server)?;
     Ok(slot)
 }
@@ -167,8 +166,14 @@ async fn make(
 pub async fn available(client: &Client, server: &Server, name: &str) -> Result<(), Error> {
     match state::find(client, name).await? {
         Some(slot) => slot.check(name, server),
-        None => Err(Error::SlotMissing { name: name.to_owned(), sql: state::create_sql(name) }),
+        None => Err(missing(name)),
     }
+}
+
+/// There is no such slot.
+#[must_use]
+pub fn missing(name: &str) -> Error {
+    Error::SlotMissing { name: name.to_owned(), sql: state::create_sql(name) }
 }
 
 /// What every stream needs of the server, that of `tail` too, with what is worth a warning.

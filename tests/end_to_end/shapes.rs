@@ -26,10 +26,9 @@ fn a_row_is_what_to_json_prints_of_it() {
                  'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11', '{"a": [1, 2]}', '{"b": null}', '10.0.0.1/8', '10.0.0.0/8',
                  '08:00:2b:01:02:03', '101', '1', '[1,5)', '[2026-01-01,)', '(1,2)', '<a>b</a>', 'a b', 42, '1/2', 'a"b',
                  '{red,"a\"b",null}', '{{1,2},{3,null}}', '{"",null,"null"}', '{infinity}', '{"{\"a\": 1}"}',
-                 '123456789012345678901234567890.5', 1.5),
-               (2, null, null, null, 'nan', '-infinity'), (3, false, 0, -1, -0.0, 1e21)"#,
+                 '123456789012345678901234567890.5', 1.5)"#,
         );
-        world.sql("insert into t(id, d, ts, tt, nn) values (4, '0044-03-15 BC', 'infinity', '-infinity', 'nan')");
+        world.sql("insert into t(id, f4, f8) values (2, 'nan', '-infinity'), (3, -0.0, 1e21); insert into t(id, d, ts, tt, nn) values (4, '0044-03-15 BC', 'infinity', '-infinity', 'nan')");
         world.drain(&[]);
         let columns = world.sql(
             "select string_agg(case when atttypid in ('numeric'::regtype, 'price'::regtype) then format('%I::text', attname)
@@ -37,7 +36,7 @@ fn a_row_is_what_to_json_prints_of_it() {
         );
         // As our own walsender, which pins its styles.
         let rows = world.sql(&format!(
-            "set timezone = 'UTC'; select row_to_json(r) from (select {columns} from t order by id) r"
+            "set timezone = 'UTC'; select row_to_json(whole) from (select {columns} from t order by id) whole"
         ));
         let records = world.records("public.t");
         let values: Vec<&str> = records.iter().map(|r| r.value.as_deref().unwrap()).collect();
@@ -60,8 +59,8 @@ fn an_alter_table_takes_effect_at_exactly_its_row() {
          alter table t alter a type text using 'n' || a; insert into t values (4, '4', 'd');
          alter table t drop c; insert into t values (5, '5');
          update t set a = 'u' where id = 1;
-         alter table t drop constraint t_pkey, add e int; update t set e = id where false;
-         alter table t add primary key (a); delete from t where a = 'u'",
+         alter table t drop constraint t_pkey, add primary key (a); delete from t where a = 'u';
+         alter table t add e int",
     );
     world.sql("alter table t rename to other; insert into other values (6, 'six')");
     world.drain(&[]);
@@ -138,8 +137,8 @@ fn only_what_is_committed_arrives_and_rows_of_one_lsn_differ() {
         "create table t(id int primary key, a int)",
     );
     world.sql(
-        "insert into t values (1, 1); savepoint s; insert into t values (2, 2); rollback to s;
-         insert into t values (3, 3); savepoint s2; insert into t values (4, 4); release s2",
+        "begin; insert into t values (1, 1); savepoint s; insert into t values (2, 2); rollback to s;
+         insert into t values (3, 3); savepoint s2; insert into t values (4, 4); release s2; commit",
     );
     world.sql("begin; insert into t values (5, 5); rollback");
     world.sql("insert into t values (1, 9) on conflict (id) do update set a = excluded.a");

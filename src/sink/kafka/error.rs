@@ -47,7 +47,10 @@ pub enum Error {
         source: Box<RequestError>,
     },
     /// TLS was refused after the handshake, as a missing client certificate is with TLS 1.3.
-    #[error("broker {broker} ended TLS: does it want a client certificate, or another one?")]
+    #[error(
+        "broker {broker} ended TLS: does it want a client certificate (kafka.tls.cert and key), or \
+         another one?"
+    )]
     Tls {
         /// Host and port.
         broker: String,
