@@ -8,7 +8,9 @@
 //! **Invariants.** Nothing borrowed from a frame is held across an `.await`. A position is
 //! confirmed only by the ledger.
 
+mod counts;
 mod error;
+mod out;
 mod records;
 
 use std::{

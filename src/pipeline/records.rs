@@ -8,9 +8,13 @@
 
 use std::{collections::HashMap, convert::Infallible, sync::Arc};
 
-use super::{Error, Now, RowError, Timestamp};
+use super::{
+    Error, Now, RowError, Timestamp,
+    counts::Counts,
+    out::{Out, Record, Topic, hash, times, write_headers},
+};
 use crate::{
-    batch::{self, Batch, Batcher, RecordWriter, TopicId},
+    batch::{self, Batch, Batcher},
     change::{Change, LogicalMessage, Op, Position, Transaction},
     encode::{Encoder, Headers, Image, Part, Stamp, Template},
     lsn::Lsn,
@@ -20,16 +24,6 @@ use crate::{
     schema::Relation,
     sink::{Delivery, partition::Partitioner},
 };
-
-/// A topic that was looked up.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Topic {
-    pub(super) id: TopicId,
-    pub(super) partitions: u32,
-    /// Whether it takes no null keys.
-    pub(super) compacted: bool,
-    pub(super) max_message_bytes: usize,
-}
 
 /// What was compiled for one relation.
 #[derive(Debug)]
@@ -42,24 +36,6 @@ enum Table {
     Skipped,
     /// Until a row comes nothing is wrong.
     Refused(Option<route::Error>),
-}
-
-/// One of the records that a change makes.
-struct Record<'a> {
-    op: Op,
-    part: Part,
-    position: Position,
-    transaction: &'a Transaction,
-    value: Option<Image<'a>>,
-}
-
-/// Changes by op, and those that went nowhere, since they were last told.
-#[derive(Debug, Default)]
-struct Counts {
-    rows: [u64; 6],
-    nowhere: [[u64; 3]; 6],
-    transactions: u64,
-    stale_timestamps: u64,
 }
 
 /// Everything between a change and a batch.
@@ -373,132 +349,6 @@ impl Records {
     }
 }
 
-/// What one table's records need, borrowed for one change.
-struct Out<'a> {
-    batcher: &'a mut Batcher,
-    ledger: &'a mut Ledger,
-    encoder: &'a Encoder,
-    partitioner: Partitioner,
-    timestamp: Timestamp,
-    headers: &'a mut Headers,
-    stale: &'a mut u64,
-    template: &'a Template,
-    topic: Topic,
-    ticket: Ticket,
-    now: Now,
-}
-
-impl Out<'_> {
-    /// A deleted row, and a tombstone if they are on.
-    fn deleted(
-        &mut self,
-        buffer: &mut Vec<u8>,
-        old: Image<'_>,
-        record: &Record<'_>,
-    ) -> Result<(), RowError> {
-        let has_key = self.key(buffer, old)?;
-        let key = has_key.then_some(buffer.as_slice());
-        self.append(key, record)?;
-        if key.is_some() && self.encoder.tombstones() {
-            let tombstone = Record { part: Part::Tombstone, value: None, ..*record };
-            self.append(key, &tombstone)?;
-        }
-        Ok(())
-    }
-
-    fn key(&self, buffer: &mut Vec<u8>, image: Image<'_>) -> Result<bool, RowError> {
-        buffer.clear();
-        let has_key = self.encoder.key(self.template, image, buffer)?;
-        if !has_key && self.topic.compacted {
-            return Err(RowError::NoKeyCompacted);
-        }
-        Ok(has_key)
-    }
-
-    fn append(&mut self, key: Option<&[u8]>, record: &Record<'_>) -> Result<(), RowError> {
-        let position = hash(record.position);
-        let partition = self.partitioner.partition(key, position, self.topic.partitions);
-        self.append_to(partition, key, record)
-    }
-
-    fn append_to(
-        &mut self,
-        partition: u32,
-        key: Option<&[u8]>,
-        record: &Record<'_>,
-    ) -> Result<(), RowError> {
-        let Self { encoder, template, headers, .. } = self;
-        let times = times(self.timestamp, record.transaction, self.now, self.stale);
-        let limit = self.topic.max_message_bytes;
-        self.ledger.add(self.ticket, 1);
-        let appended = self.batcher.append(self.topic.id, partition, times, self.ticket, |to| {
-            to.key(key);
-            let mut left_out = None;
-            match record.value {
-                None => to.null_value(),
-                Some(image) => to.value_with(|out| {
-                    let before = out.len();
-                    if !encoder.value(template, image, out)? {
-                        left_out = Some(image);
-                    }
-                    let bytes = out.len() - before;
-                    if bytes > limit { Err(RowError::TooLarge { bytes, limit }) } else { Ok(()) }
-                })?,
-            }
-            let stamp = Stamp {
-                op: record.op,
-                position: record.position,
-                part: record.part,
-                transaction: record.transaction,
-                table: Some(template),
-                left_out,
-                prefix: None,
-            };
-            encoder.headers(&stamp, headers);
-            write_headers(to, headers);
-            Ok(())
-        });
-        appended.map_err(|error| match error {
-            batch::Error::Write(error) => error,
-            other => RowError::Batch(other.to_string()),
-        })
-    }
-}
-
-#[inline]
-fn write_headers(record: &mut RecordWriter<'_>, headers: &Headers) {
-    record.headers(headers.len());
-    for (name, value) in headers.iter() {
-        record.header_with(name, |out| out.extend_from_slice(value));
-    }
-}
-
-/// A number for the row's place, the same at every replay.
-fn hash(position: Position) -> u64 {
-    // The golden ratio spreads commits apart, so that their indexes do not meet.
-    position.commit.get().wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(position.index)
-}
-
-/// Milliseconds from 1970 to 2000.
-const EPOCH_MS: i64 = 946_684_800_000;
-
-/// A broker refuses what is an hour ahead, ages producers by the records' time, and retention may
-/// delete what is old as soon as it is stored.
-const STALE_MS: i64 = 3_600_000;
-
-fn times(which: Timestamp, transaction: &Transaction, now: Now, stale: &mut u64) -> batch::Stamp {
-    let committed_ms = transaction.committed_at.div_euclid(1000).saturating_add(EPOCH_MS);
-    let timestamp_ms = match which {
-        Timestamp::Sent => now.unix_ms,
-        Timestamp::Commit if (committed_ms - now.unix_ms).abs() <= STALE_MS => committed_ms,
-        Timestamp::Commit => {
-            *stale += 1;
-            now.unix_ms
-        }
-    };
-    batch::Stamp { timestamp_ms, committed_at: transaction.committed_at, now: now.instant }
-}
-
 /// Once a relation, not once a row.
 fn warn_of_key(relation: &Relation, route: &Route, topic: &Topic) {
     let table = relation.qualified();
@@ -518,43 +368,5 @@ fn warn_of_key(relation: &Relation, route: &Route, topic: &Topic) {
              ALTER TABLE {} REPLICA IDENTITY FULL",
             relation.quoted()
         );
-    }
-}
-
-impl Counts {
-    const OPS: [Op; 6] = [Op::Insert, Op::Update, Op::Delete, Op::Read, Op::Truncate, Op::Message];
-    const CAUSES: [Nowhere; 3] = [Nowhere::Unlisted, Nowhere::Truncate, Nowhere::Message];
-
-    #[inline]
-    fn rows(&mut self, op: Op, count: u64) {
-        if let Some(rows) = self.rows.get_mut(op as usize) {
-            *rows += count;
-        }
-    }
-
-    fn nowhere(&mut self, op: Op, cause: Nowhere, count: u64) {
-        if let Some(sum) =
-            self.nowhere.get_mut(op as usize).and_then(|causes| causes.get_mut(cause as usize))
-        {
-            *sum += count;
-        }
-    }
-
-    fn tell(&mut self) {
-        let told = std::mem::take(self);
-        for (op, (rows, nowhere)) in Self::OPS.iter().zip(told.rows.iter().zip(told.nowhere)) {
-            if *rows > 0 {
-                metrics::rows(op.letter(), *rows);
-            }
-            for (cause, count) in Self::CAUSES.iter().zip(nowhere).filter(|(_, n)| *n > 0) {
-                metrics::nowhere(op.letter(), *cause, count);
-            }
-        }
-        if told.transactions > 0 {
-            metrics::transactions(told.transactions);
-        }
-        if told.stale_timestamps > 0 {
-            metrics::stale_timestamps(told.stale_timestamps);
-        }
     }
 }
