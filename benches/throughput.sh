@@ -29,7 +29,9 @@ load() { # WORKLOAD: makes the backlog
     wide) q "do \$\$ begin for i in 1..$((ROWS / 40000)) loop insert into wide select g, md5(g::text)||md5(i::text), repeat('x', 300), g*1.5, jsonb_build_object('a', g, 'b', 'text'), now(), gen_random_uuid() from generate_series(1,10000) g; commit; end loop; end \$\$" ;;
   esac
 }
-rows() { case $1 in single | wide) echo $((ROWS / 4)) ;; *) echo "$ROWS" ;; esac; }
+rows() { case $1 in
+  single) echo $((ROWS / 4)) ;; wide) echo $((ROWS / 40000 * 10000)) ;; batched) echo $((ROWS / 10000 * 10000)) ;; *) echo "$ROWS" ;;
+esac; }
 
 ticks() { awk '{ sub(/^.*\) /, ""); print $12 + $13 }' "/proc/$1/stat" 2>/dev/null; }
 report() { # NAME ROWS SECONDS TICKS RSS_KB
@@ -42,8 +44,8 @@ printf '%s rows, %s rounds, %s\n' "$ROWS" "$ROUNDS" "$(nproc) cores"
 for w in ${ONLY//,/ }; do
   : >"$D/ratios"
   for round in $(seq 1 "$ROUNDS"); do
-    tests/servers/kafka-topics "127.0.0.1:$KPORT" delete bench >/dev/null 2>&1 || true
-    tests/servers/kafka-topics "127.0.0.1:$KPORT" create bench partitions="${PARTITIONS:-1}" >/dev/null
+    TOPIC=bench-$w-$round
+    tests/servers/kafka-topics "127.0.0.1:$KPORT" create "$TOPIC" partitions="${PARTITIONS:-1}" >/dev/null
     q "set client_min_messages=warning; drop table if exists bench, wide; create table bench(id bigserial primary key, name text, created_on timestamptz);
        create table wide(id bigint, h text, x text, n numeric, j jsonb, t timestamptz, u uuid); drop publication if exists p; create publication p for table bench, wide"
     for s in raw ours; do
@@ -64,7 +66,7 @@ for w in ${ONLY//,/ }; do
 
     B=$(now)
     "$BIN" run -s postgres.url="$URL" -s publication.name=p -s slot.name=ours -s kafka.brokers="127.0.0.1:$KPORT" \
-      -s tables.public.bench=bench -s tables.public.wide=bench -s admin.listen= ${EXTRA:-} 2>"$D/log" & PID=$!
+      -s "tables.public.bench=$TOPIC" -s "tables.public.wide=$TOPIC" -s admin.listen= ${EXTRA:-} 2>"$D/log" & PID=$!
     while [ "$(q "select confirmed_flush_lsn >= '$END' from pg_replication_slots where slot_name='ours'")" != t ]; do
       kill -0 $PID 2>/dev/null || { cat "$D/log" >&2; echo "throughput: pgsluice ended" >&2; exit 1; }
       sleep 0.02
@@ -72,7 +74,7 @@ for w in ${ONLY//,/ }; do
     OURS=$(awk -v a="$B" -v b="$(now)" 'BEGIN { print b - a }'); T=$(ticks $PID); M=$(awk '/VmHWM/ { print $2 }' "/proc/$PID/status")
     kill -TERM $PID; wait $PID
     report pgsluice "$N" "$OURS" "$T" "$M"
-    GOT=$(tests/servers/kafka-count "127.0.0.1:$KPORT" bench)
+    GOT=$(tests/servers/kafka-count "127.0.0.1:$KPORT" "$TOPIC")
     [ "$GOT" = "$N" ] || { echo "throughput: $GOT records for $N rows" >&2; exit 1; }
     awk -v a="$RAW" -v b="$OURS" 'BEGIN { printf "%.3f\n", a / b }' | tee -a "$D/ratios" | sed 's/^/  ratio          /'
   done
