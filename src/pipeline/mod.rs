@@ -125,7 +125,7 @@ impl Pipeline<'_> {
         let mut report_at = Instant::now();
         let mut give_up = None;
         loop {
-            self.hand_on();
+            self.hand_on("full");
             if give_up.is_some() && !self.relations.in_transaction() {
                 break;
             }
@@ -141,7 +141,10 @@ impl Pipeline<'_> {
                     }
                     () = at(give_up) => return Err(self.drain_over()),
                     delivery = self.producer.delivered() => self.settle(delivery?),
-                    () = at(due) => self.records.batcher.flush_due(std::time::Instant::now()),
+                    () = at(due) => {
+                        self.records.batcher.flush_due(std::time::Instant::now());
+                        self.hand_on("linger is over");
+                    }
                     () = sleep_until(report_at) => {}
                     turned = self.stream.turn(room) => turned?,
                 }
@@ -168,15 +171,25 @@ impl Pipeline<'_> {
     }
 
     /// Finished batches go to the sink; open ones too if they alone fill what may be held.
-    fn hand_on(&mut self) {
-        while let Some(batch) = self.records.batcher.closed() {
-            self.producer.submit(batch);
-        }
+    fn hand_on(&mut self, why: &'static str) {
+        self.submit(why);
         while self.records.batcher.bytes() > self.in_flight / 2 {
             self.records.batcher.flush_largest();
-            while let Some(batch) = self.records.batcher.closed() {
-                self.producer.submit(batch);
-            }
+            self.submit("batch.in_flight is half full");
+        }
+    }
+
+    fn submit(&mut self, why: &'static str) {
+        while let Some(batch) = self.records.batcher.closed() {
+            tracing::debug!(
+                topic = &*batch.topic,
+                partition = batch.partition,
+                records = batch.records,
+                bytes = batch.bytes.len(),
+                why,
+                "batch closed"
+            );
+            self.producer.submit(batch);
         }
     }
 
@@ -185,7 +198,7 @@ impl Pipeline<'_> {
         let waiting = self.records.batcher.bytes() > 0;
         if waiting && self.producer.in_flight() == 0 && !self.relations.in_transaction() {
             self.records.batcher.flush_all();
-            self.hand_on();
+            self.hand_on("the source is idle");
         }
     }
 
@@ -311,6 +324,7 @@ impl Pipeline<'_> {
         metrics::open_transactions(open);
         let lag = if open == 0 { Duration::ZERO } else { since(self.last_commit) };
         metrics::lag_seconds(lag);
+        tracing::debug!(%received, %stored, %confirmed, open, held, "position; what is open holds it back");
         let kafka_trouble = self.producer.trouble();
         (self.report)(Progress { received, stored, confirmed, lag, kafka_trouble, draining });
     }
@@ -318,7 +332,7 @@ impl Pipeline<'_> {
     /// Everything that was received is whole: wait until it is stored, and tell PostgreSQL.
     async fn finish(mut self, give_up: Instant) -> Result<(), Error> {
         self.records.batcher.flush_all();
-        self.hand_on();
+        self.hand_on("asked to stop");
         while self.records.ledger.open() > 0 {
             select! {
                 biased;
