@@ -80,7 +80,7 @@ pub enum Error {
     #[error(transparent)]
     Slot(#[from] slot::Error),
     /// Not the protocol.
-    #[error("the replication stream is broken")]
+    #[error("the next message is over postgres.max_message, or this is no PostgreSQL")]
     Length(#[from] BadLength),
     /// A message that we cannot read: nothing after it can be confirmed.
     #[error("a message of the replication stream near {near} cannot be understood")]
@@ -97,10 +97,11 @@ impl Error {
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
-            Self::Io(_) | Self::Ended | Self::Silent { .. } | Self::Length(_) => Disposition::Retry,
+            Self::Io(_) | Self::Ended | Self::Silent { .. } => Disposition::Retry,
             Self::Server { error, .. } => sqlstate::disposition(&error.sqlstate, During::Streaming),
             Self::Slot(error) => error.disposition(),
-            Self::Decode { .. } => Disposition::Halt(Exit::Data),
+            // A row over the limit comes back at every attempt.
+            Self::Length(_) | Self::Decode { .. } => Disposition::Halt(Exit::Data),
         }
     }
 }
