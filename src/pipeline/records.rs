@@ -48,7 +48,8 @@ pub struct Records {
     partitioner: Partitioner,
     timestamp: Timestamp,
     topics: HashMap<Arc<str>, Topic>,
-    tables: HashMap<u32, Table>,
+    /// Looked up once a row; see [`Relations`](crate::pg::relations::Relations).
+    tables: foldhash::HashMap<u32, Table>,
     ticket: Option<Ticket>,
     /// Transactions below it are stored already: an earlier connection of this process saw to it.
     stored_below: Lsn,
@@ -77,7 +78,7 @@ impl Records {
             partitioner,
             timestamp,
             topics: HashMap::new(),
-            tables: HashMap::new(),
+            tables: foldhash::HashMap::default(),
             ticket: None,
             stored_below: Lsn::ZERO,
             skipping: false,
