@@ -113,3 +113,41 @@ fn a_server_that_is_put_back_and_goes_on_unseen_is_noticed_by_its_transactions()
     assert!(log.contains("another transaction than the one that was at this position"), "{log}");
     assert!(!log.contains("WAL ends before"), "{log}");
 }
+
+/// A crash loses what the slot was told since it was last saved, and no WAL: all of it comes again,
+/// is known, and is dropped.
+#[test]
+fn a_server_that_crashed_is_the_same_and_what_comes_again_is_dropped() {
+    for (version, port) in [(14, 7), (18, 8)] {
+        let pg = Postgres::start(version, Ports::END_TO_END.postgres(port), &[]);
+        let table = "create table t(id int primary key, a text)";
+        let world = World::published(&pg, kafka(), "crashed", table);
+        let at = || {
+            pg.sql("select confirmed_flush_lsn - '0/0' from pg_replication_slots")
+                .parse::<u64>()
+                .unwrap()
+        };
+        let messages = format!("message.topic={}", world.topic("messages"));
+        let mut process = world.spawn(&world.name, &["log.format=text", &messages]);
+        for round in 0..3 {
+            for id in 0..10 {
+                world.sql(&format!("insert into t values ({})", 10 * round + id));
+            }
+            world.sql("select pg_logical_emit_message(false, 'app', 'by itself')");
+            world.wait_confirmed(&world.name, &mut process);
+            let before = at();
+            process.pause(); // so that the slot is looked at before it is moved on
+            pg.ctl("kill");
+            pg.ctl("start");
+            assert!(at() < before, "nothing would come again");
+            process.resume();
+        }
+        world.wait_confirmed(&world.name, &mut process);
+        assert_eq!(process.stop(LIMIT), 0, "{}", process.log());
+        let log = process.log();
+        assert!(!log.contains("put back to an earlier state"), "{log}");
+        let lines = world.lines("public.t"); // which sees to it that nothing is there twice
+        assert_eq!(lines.len(), 30, "{lines:#?}");
+        assert_eq!(world.lines("messages").len(), 3);
+    }
+}
