@@ -38,6 +38,8 @@ pub struct Proxy {
 struct Shared {
     mode: Mutex<Mode>,
     target: String,
+    /// What is put in place of what, towards the client.
+    rewrites: Vec<(Vec<u8>, Vec<u8>)>,
     /// Changed to end all connections that are open at that moment.
     generation: AtomicU64,
     open: AtomicUsize,
@@ -51,6 +53,15 @@ const LOOK: Duration = Duration::from_millis(10);
 impl Proxy {
     /// Listens on `port` and connects to `target` (`host:port`) for each connection.
     pub fn start(port: u16, target: &str) -> Self {
+        Self::rewriting(port, target, &[])
+    }
+
+    /// The same, and puts other bytes of the same length in place of some that the server sends, where they
+    /// come in one read: short answers do.
+    pub fn rewriting(port: u16, target: &str, rewrites: &[(&[u8], &[u8])]) -> Self {
+        let same = |(from, to): &(&[u8], &[u8])| from.len() == to.len();
+        assert!(rewrites.iter().all(same), "the length stays the same");
+        let rewrites = rewrites.iter().map(|(from, to)| (from.to_vec(), to.to_vec())).collect();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .unwrap_or_else(|e| panic!("proxy on {port}: {e}"));
         listener.set_nonblocking(true).expect("a listener may be non-blocking");
@@ -58,6 +69,7 @@ impl Proxy {
         let shared = Arc::new(Shared {
             mode: Mutex::new(Mode::Pass),
             target: target.to_owned(),
+            rewrites,
             generation: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
@@ -114,6 +126,18 @@ impl Shared {
 
     fn gone(&self) -> bool {
         *self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rewrite(&self, bytes: &mut [u8]) {
+        for (from, to) in &self.rewrites {
+            let mut rest = &mut *bytes;
+            while let Some(at) = rest.windows(from.len()).position(|window| window == from) {
+                let (_, found) = rest.split_at_mut(at);
+                let (found, after) = found.split_at_mut(from.len());
+                found.copy_from_slice(to);
+                rest = after;
+            }
+        }
     }
 
     /// Takes `wanted` bytes out of what may still pass: how many of them go on, and whether it is over then.
@@ -194,6 +218,9 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, towards_cl
                 return;
             }
             Ok(length) => {
+                if towards_client {
+                    shared.rewrite(buffer.get_mut(..length).unwrap_or_default());
+                }
                 let (pass, over) = shared.allow(towards_client, length);
                 let part = buffer.get(..pass).unwrap_or_default();
                 if !write(to, part, shared, born) {

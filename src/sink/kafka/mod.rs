@@ -11,7 +11,8 @@ mod line;
 pub mod metadata;
 pub mod producer;
 mod sasl;
-mod scram;
+#[doc(hidden)]
+pub mod scram;
 pub mod topics;
 #[doc(hidden)]
 pub mod wire;
