@@ -1,9 +1,9 @@
 //! What the machine hears of the cluster: connections, leaders, producer ids.
 
 use tokio::time::Instant;
-use tracing::info;
+use tracing::warn;
 
-use super::{Errand, Failure, Identity, Leaders, Link, Machine, What, metrics};
+use super::{BTreeMap, Errand, Failure, Identity, Leaders, Link, Machine, Topic, What, metrics};
 use crate::sink::kafka::codes::{self, Named};
 
 impl Machine {
@@ -62,26 +62,20 @@ impl Machine {
     pub(in super::super) fn leaders(&mut self, topics: Vec<Leaders>, now: Instant, random: u32) {
         self.troubles.end(What::Metadata, now);
         let mut complete = true;
-        for Leaders { topic, code, leaders } in topics {
+        for Leaders { topic, code, id, leaders } in topics {
             let Some(known) = self.topics.get_mut(&topic) else { continue };
-            let (before, count) = (known.count, leaders.len());
-            if code == codes::NONE && count != before {
-                known.count = count;
-                if before > 0 {
-                    info!(
-                        "{topic} has {count} partitions now, {before} before; records go to those \
-                         that it had when it was looked up"
-                    );
-                }
-            }
+            let anew = code == codes::NONE && known.look(&topic, id, leaders.len());
             for (&number, &place) in &known.places {
                 let Some(partition) = self.partitions.get_mut(place) else { continue };
                 partition.leader = leaders.get(&number).copied().flatten();
+                if anew {
+                    partition.queue.unknown();
+                }
                 if partition.leader.is_some() || partition.queue.is_empty() {
                     continue;
                 }
                 complete = false;
-                let (cause, text) = leaderless(&topic, number, code, leaders.contains_key(&number));
+                let (cause, text) = leaderless(&topic, known, number, code, &leaders);
                 self.troubles.begin(What::Partition(place), &cause, text, now);
             }
             known.leaders = leaders;
@@ -121,15 +115,60 @@ impl Machine {
     }
 }
 
+impl Topic {
+    /// Says what has changed since the last look. Whether it is another topic of the same name now.
+    ///
+    /// Records stay where they are routed to: a key that moved to another partition would have what
+    /// comes next in another queue than what was there before, and nobody could tell their order.
+    fn look(&mut self, name: &str, id: Option<[u8; 16]>, count: usize) -> bool {
+        let lags = id.is_some() && id == self.replaced; // that broker does not know the new one yet
+        let anew = matches!((self.id, id), (Some(before), Some(now)) if before != now && !lags);
+        if anew {
+            self.replaced = self.id;
+            warn!(
+                "topic {name} was deleted and made anew: what was stored in it before is gone and is \
+                 not sent again; what comes from now on goes to the new one"
+            );
+        }
+        self.id = id.filter(|_| !lags).or(self.id);
+        let (before, routed) = (std::mem::replace(&mut self.count, count), self.routed);
+        if routed > 0 && count != before && count > routed {
+            warn!(
+                "topic {name} has {count} partitions now: records go on to the first {routed}, so \
+                 that the order of each key stays; once pgsluice is started anew it spreads keys \
+                 over all of them, and a key may go on in another partition"
+            );
+        } else if count != before && count < routed {
+            warn!(
+                "topic {name} has {count} partitions now, and records are spread over {routed}: those \
+                 of the others wait; {}",
+                too_few(routed, count)
+            );
+        }
+        anew
+    }
+}
+
+fn too_few(routed: usize, count: usize) -> String {
+    format!("give it {routed} again, or start pgsluice anew, which spreads keys over {count}")
+}
+
 /// Why a partition has no leader: as a cause, and in words.
-fn leaderless(topic: &str, number: i32, code: i16, there: bool) -> (String, String) {
+fn leaderless(
+    topic: &str,
+    known: &Topic,
+    number: i32,
+    code: i16,
+    leaders: &BTreeMap<i32, Option<i32>>,
+) -> (String, String) {
     if code != codes::NONE {
         let cause = format!("{topic}: {}", Named(code));
         (cause.clone(), format!("topic {cause}"))
-    } else if there {
+    } else if leaders.contains_key(&number) {
         ("no leader".to_owned(), format!("{topic}[{number}] has no leader"))
     } else {
-        let text = format!("{topic}[{number}] is not there any more: was the topic made anew?");
+        let cure = too_few(known.routed, leaders.len());
+        let text = format!("{topic}[{number}] is not there any more: {cure}");
         (format!("{topic}: partition missing"), text)
     }
 }
