@@ -107,7 +107,7 @@ struct Topic {
     max_message_bytes: Option<usize>,
     /// How many partitions records are spread over: those that there were when it was looked up.
     routed: usize,
-    /// How many partitions there were at the last look.
+    /// How many partitions there are, by the broker that knows most of them.
     count: usize,
     /// Another one after it was deleted and made anew, as far as brokers tell.
     id: Option<[u8; 16]>,

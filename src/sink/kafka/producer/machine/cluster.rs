@@ -121,30 +121,34 @@ impl Topic {
     /// Records stay where they are routed to: a key that moved to another partition would have what
     /// comes next in another queue than what was there before, and nobody could tell their order.
     fn look(&mut self, name: &str, id: Option<[u8; 16]>, count: usize) -> bool {
-        let lags = id.is_some() && id == self.replaced; // that broker does not know the new one yet
-        let anew = matches!((self.id, id), (Some(before), Some(now)) if before != now && !lags);
+        if id.is_some() && id == self.replaced {
+            return false; // that broker does not know the new one yet
+        }
+        let anew = matches!((self.id, id), (Some(before), Some(now)) if before != now);
         if anew {
             self.replaced = self.id;
+            self.count = count;
             warn!(
                 "topic {name} was deleted and made anew: what was stored in it before is gone and is \
                  not sent again; what comes from now on goes to the new one"
             );
         }
-        self.id = id.filter(|_| !lags).or(self.id);
-        let (before, routed) = (std::mem::replace(&mut self.count, count), self.routed);
-        if routed > 0 && count != before && count > routed {
+        self.id = id.or(self.id);
+        let routed = self.routed;
+        if anew && count < routed {
+            warn!(
+                "topic {name} has {count} of the {routed} partitions that records are spread over: \
+                 those of the others wait; {}",
+                too_few(routed, count)
+            );
+        } else if routed > 0 && count > routed && (anew || count > self.count) {
             warn!(
                 "topic {name} has {count} partitions now: records go on to the first {routed}, so \
                  that the order of each key stays; once pgsluice is started anew it spreads keys \
                  over all of them, and a key may go on in another partition"
             );
-        } else if count != before && count < routed {
-            warn!(
-                "topic {name} has {count} partitions now, and records are spread over {routed}: those \
-                 of the others wait; {}",
-                too_few(routed, count)
-            );
         }
+        self.count = self.count.max(count); // a broker may lag behind
         anew
     }
 }
@@ -170,5 +174,25 @@ fn leaderless(
         let cure = too_few(known.routed, leaders.len());
         let text = format!("{topic}[{number}] is not there any more: {cure}");
         (format!("{topic}: partition missing"), text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_lags_behind_does_not_bring_an_old_topic_back() {
+        let [old, new, newest] = [1, 2, 3].map(|id| Some([id; 16]));
+        let mut topic = Topic { routed: 3, count: 3, id: old, ..Topic::default() };
+        let mut look = |id, count| topic.look("t", id, count);
+        assert!(!look(old, 3));
+        assert!(!look(None, 3), "a broker older than 2.8 does not tell");
+        assert!(look(new, 3));
+        assert!(!look(old, 3), "it lags");
+        assert!(!look(new, 3));
+        assert!(look(newest, 1));
+        assert!(!look(new, 3), "it lags");
+        assert!(!look(newest, 3));
     }
 }
