@@ -78,7 +78,8 @@ fn a_topic_made_anew_with_fewer_partitions_is_waited_for() {
     let mut sluice = case.start(&["kafka.metadata_max_age=1s"]);
     writer.wait_more(20, LIMIT);
     kafka().topic(&case.topic(1), 1);
-    sluice.wait_log(LIMIT, &["topicfewer.b has 1 partitions now", "give it 3 again, or start"]);
+    sluice
+        .wait_log(LIMIT, &["topicfewer.b has 1 of the 3 partitions", "give it 3 again, or start"]);
     eventually(LIMIT, "it is not ready and says what to do", || {
         sluice
             .http("/readyz")
