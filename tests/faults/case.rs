@@ -196,6 +196,15 @@ impl<'a> Case<'a> {
     }
 }
 
+impl Drop for Case<'_> {
+    /// A server has only so many slots, and keeps the WAL of each.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.postgres.drop_slots(self.name);
+        }
+    }
+}
+
 fn rows_of(printed: &str) -> BTreeMap<u64, u64> {
     let rows = printed.lines().filter_map(|line| line.split_once('|'));
     rows.map(|(id, seq)| (id.parse().unwrap(), seq.parse().unwrap())).collect()
