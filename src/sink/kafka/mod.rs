@@ -7,6 +7,7 @@ use crate::net::{SecretSource, TcpOptions, TlsOptions};
 pub mod broker;
 pub mod codes;
 mod error;
+mod flow;
 mod line;
 pub mod metadata;
 pub mod producer;
@@ -84,7 +85,8 @@ pub struct Options {
     pub tcp: TcpOptions,
     /// Codec.
     pub compression: Compression,
-    /// Longest wait for the answer to one request. A Produce asks the broker to answer within it.
+    /// Longest wait for the answer to one request while nothing moves on the connection. A Produce asks
+    /// the broker to answer within it.
     pub request_timeout: Duration,
     /// Longest pause between two attempts.
     pub retry_max: Duration,

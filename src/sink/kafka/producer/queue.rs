@@ -128,6 +128,11 @@ impl Queue {
         self.parts.push_back(Part::new(id, parcel, records, bytes, None));
     }
 
+    /// The broker may not know the id any more: the next batch goes alone.
+    pub(super) const fn unknown(&mut self) {
+        self.known_at = None;
+    }
+
     /// Whether something is still to be sent, now or later.
     pub(super) fn has_waiting(&self) -> bool {
         self.parts.len() > self.under_way
