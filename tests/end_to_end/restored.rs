@@ -129,9 +129,12 @@ fn a_server_that_crashed_is_the_same_and_what_comes_again_is_dropped() {
         };
         let messages = format!("message.topic={}", world.topic("messages"));
         let mut process = world.spawn(&world.name, &["log.format=text", &messages]);
-        for round in 0..3 {
+        let (mut rounds, mut forgotten) = (0, 0);
+        // On a slow machine the slot may just have been saved, which PostgreSQL does every 15 s.
+        while forgotten < 2 {
+            assert!(rounds < 12, "nothing would come again");
             for id in 0..10 {
-                world.sql(&format!("insert into t values ({})", 10 * round + id));
+                world.sql(&format!("insert into t values ({})", 10 * rounds + id));
             }
             world.sql("select pg_logical_emit_message(false, 'app', 'by itself')");
             world.wait_confirmed(&world.name, &mut process);
@@ -139,7 +142,8 @@ fn a_server_that_crashed_is_the_same_and_what_comes_again_is_dropped() {
             process.pause(); // so that the slot is looked at before it is moved on
             pg.ctl("kill");
             pg.ctl("start");
-            assert!(at() < before, "nothing would come again");
+            forgotten += usize::from(at() < before);
+            rounds += 1;
             process.resume();
         }
         world.wait_confirmed(&world.name, &mut process);
@@ -147,7 +151,7 @@ fn a_server_that_crashed_is_the_same_and_what_comes_again_is_dropped() {
         let log = process.log();
         assert!(!log.contains("put back to an earlier state"), "{log}");
         let lines = world.lines("public.t"); // which sees to it that nothing is there twice
-        assert_eq!(lines.len(), 30, "{lines:#?}");
-        assert_eq!(world.lines("messages").len(), 3);
+        assert_eq!(lines.len(), 10 * rounds, "{lines:#?}");
+        assert_eq!(world.lines("messages").len(), rounds);
     }
 }
