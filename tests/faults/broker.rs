@@ -6,7 +6,7 @@ use crate::*;
 fn kafka_may_be_away_for_long_while_the_walsender_stays() {
     let (_lock, kafka) = mortal_kafka();
     let case = Case::new("away", postgres(), kafka);
-    let (writer, sluice) = (case.write(7), case.start(&["postgres.wal_sender_timeout=5s"]));
+    let (writer, mut sluice) = (case.write(7), case.start(&["postgres.wal_sender_timeout=5s"]));
     writer.wait_more(20, LIMIT);
     let watch = case.watch();
     kafka.ctl("1", "stop");
@@ -25,6 +25,7 @@ fn kafka_may_be_away_for_long_while_the_walsender_stays() {
     let peak = peak_memory(sluice.pid());
     eprintln!("away: at most {full} bytes of memory while Kafka was away, {peak} in all");
     assert!(peak < 64 << 20, "{full} bytes while Kafka was away, {peak} in all");
+    sluice.wait_log(LIMIT, &["Kafka stores everything again"]);
     case::assert_said_once(&sluice);
     assert_eq!(case::said(&sluice, "INFO", "Kafka stores everything again").len(), 1);
 }

@@ -359,14 +359,23 @@ impl Inner {
 
     /// Why a broker may have ended a connection without a word.
     fn hint(&self, api: &'static str) -> Option<&'static str> {
-        if self.answered.load(Ordering::Relaxed) {
-            None
-        } else if api == ApiVersions::NAME && self.options.tls.is_none() {
-            Some(" before it answered anything: does this listener want TLS?")
-        } else if self.options.sasl.is_none() {
-            Some(" before it answered anything: does this listener want a login (kafka.sasl)?")
-        } else {
-            Some(" before it answered anything: does this listener want a login by SASL?")
+        let first = api == ApiVersions::NAME;
+        match (&self.options.tls, &self.options.sasl) {
+            _ if self.answered.load(Ordering::Relaxed) => None,
+            (None, _) if first => {
+                Some(" before it answered anything: does this listener want TLS?")
+            }
+            // Its alert may be lost with the connection.
+            (Some(tls), _) if first && tls.client.is_none() => Some(
+                " before it answered anything: does this listener want a client certificate \
+                 (kafka.tls.cert)?",
+            ),
+            (_, None) => {
+                Some(" before it answered anything: does this listener want a login (kafka.sasl)?")
+            }
+            (_, Some(_)) => {
+                Some(" before it answered anything: does this listener want a login by SASL?")
+            }
         }
     }
 

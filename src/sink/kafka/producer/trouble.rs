@@ -21,11 +21,17 @@ pub(super) enum What {
     ProducerId,
 }
 
-/// See the module. An episode lasts from the first trouble until there is none.
+/// How long nothing must be in trouble until it is over: a broker that has just come back answers, for
+/// a moment, that it leads nothing.
+const CALM: Duration = Duration::from_secs(2);
+
+/// See the module. An episode lasts from the first trouble until there was none for [`CALM`].
 #[derive(Debug, Default)]
 pub(super) struct Troubles {
     open: BTreeMap<What, String>,
     since: Option<Instant>,
+    /// Since when nothing is in trouble any more.
+    calm: Option<Instant>,
     /// Causes of this episode that the log has.
     said: BTreeSet<String>,
     changed: bool,
@@ -36,6 +42,7 @@ impl Troubles {
     /// in this episode.
     pub(super) fn begin(&mut self, what: What, cause: &str, text: String, now: Instant) {
         self.since.get_or_insert(now);
+        self.calm = None;
         if self.said.insert(cause.to_owned()) {
             warn!("{text}; nothing is lost, trying on");
         } else {
@@ -48,7 +55,7 @@ impl Troubles {
     pub(super) fn end(&mut self, what: What, now: Instant) {
         if self.open.remove(&what).is_some() {
             self.changed = true;
-            self.over(now);
+            self.ended(now);
         }
     }
 
@@ -58,17 +65,27 @@ impl Troubles {
         self.open.retain(|what, _| !matches!(what, What::Broker(id) if !needed(*id)));
         if self.open.len() < before {
             self.changed = true;
-            self.over(now);
+            self.ended(now);
         }
     }
 
-    fn over(&mut self, now: Instant) {
-        if !self.open.is_empty() {
-            return;
+    fn ended(&mut self, now: Instant) {
+        if self.open.is_empty() {
+            self.calm = Some(now);
         }
-        let lasted = self.since.take().map_or(Duration::ZERO, |since| now.duration_since(since));
+    }
+
+    /// Says that it is over, once it is. When to look again, if it may be soon.
+    pub(super) fn look(&mut self, now: Instant) -> Option<Instant> {
+        let calm = self.calm?;
+        if now < calm + CALM {
+            return Some(calm + CALM);
+        }
+        let lasted = self.since.take().map_or(Duration::ZERO, |since| calm.duration_since(since));
+        self.calm = None;
         self.said.clear();
         info!("Kafka stores everything again, after {:.1}s", lasted.as_secs_f64());
+        None
     }
 
     /// Whether [`Self::text`] may be another than at the last call.
@@ -103,7 +120,15 @@ mod tests {
         assert_eq!(troubles.text().as_deref(), Some("a[0] waits"));
         troubles.end(What::Partition(0), now);
         troubles.end(What::Partition(0), now);
-        assert_eq!((troubles.text(), troubles.since, troubles.said.len()), (None, None, 0));
+        assert_eq!(troubles.text(), None);
+        // Not over yet: it is the same episode if it begins again.
+        assert_eq!(troubles.look(now), Some(now + CALM));
+        troubles.begin(What::Partition(1), "leader", "a[1] has no leader".into(), now + CALM);
+        assert_eq!(troubles.look(now + CALM), None);
+        assert_eq!((troubles.since, troubles.said.len()), (Some(now), 3));
+        troubles.end(What::Partition(1), now + CALM);
+        assert_eq!(troubles.look(now + 2 * CALM), None);
+        assert_eq!((troubles.since, troubles.said.len()), (None, 0));
     }
 
     #[test]

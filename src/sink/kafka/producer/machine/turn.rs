@@ -152,6 +152,9 @@ impl Machine {
     }
 
     fn errands(&mut self, turn: &mut Turn, now: Instant) {
+        if let Some(at) = self.troubles.look(now) {
+            turn.wake_at(at);
+        }
         if !self.topics.is_empty() {
             let due = self.metadata_at.map_or(now, |at| at + self.settings.metadata_max_age);
             if due <= now {
