@@ -14,6 +14,7 @@ mod out;
 mod records;
 
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -21,7 +22,8 @@ use std::{
 use futures_util::FutureExt as _;
 use tokio::{
     select,
-    time::{Instant, sleep_until, timeout_at},
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -280,8 +282,9 @@ impl Pipeline<'_> {
         stop: &CancellationToken,
         give_up: &mut Option<Instant>,
     ) -> Result<(), Error> {
-        let Self { stream, relations, catalog, records, producer, drain, .. } = self;
-        let mut work = std::pin::pin!(async {
+        let (told, trouble) = (self.progress(give_up.is_some()), self.producer.troubles());
+        let Self { stream, relations, catalog, records, producer, drain, report, .. } = self;
+        let work = async {
             if !questions.none() {
                 let facts = catalog.ask(&questions).await?;
                 relations.learn(questions.oid, &facts);
@@ -292,7 +295,8 @@ impl Pipeline<'_> {
             }
             records.compile(relation);
             Ok::<(), Error>(())
-        });
+        };
+        let mut work = pin!(telling(work, *report, told, trouble));
         loop {
             select! {
                 biased;
@@ -314,35 +318,49 @@ impl Pipeline<'_> {
     }
 
     fn tell(&mut self, draining: bool) {
-        let stored = self.records.ledger.confirmed().lsn();
-        let (received, confirmed) = (self.stream.received(), self.stream.told());
+        let progress = self.progress(draining);
+        let Progress { received, stored, confirmed, lag, .. } = progress;
         metrics::lag_bytes(Stage::Stored, received.since(stored));
         metrics::lag_bytes(Stage::Confirmed, received.since(confirmed));
         let held = self.records.batcher.bytes() + self.producer.in_flight();
         metrics::in_flight(held, self.in_flight);
         let open = self.records.ledger.open();
         metrics::open_transactions(open);
-        let lag = if open == 0 { Duration::ZERO } else { since(self.last_commit) };
         metrics::lag_seconds(lag);
         tracing::debug!(%received, %stored, %confirmed, open, held, "position; what is open holds it back");
+        (self.report)(progress);
+    }
+
+    fn progress(&self, draining: bool) -> Progress {
+        let stored = self.records.ledger.confirmed().lsn();
+        let open = self.records.ledger.open() > 0;
+        let lag = if open { since(self.last_commit) } else { Duration::ZERO };
+        let (received, confirmed) = (self.stream.received(), self.stream.told());
         let kafka_trouble = self.producer.trouble();
-        (self.report)(Progress { received, stored, confirmed, lag, kafka_trouble, draining });
+        Progress { received, stored, confirmed, lag, kafka_trouble, draining }
     }
 
     /// Everything that was received is whole: wait until it is stored, and tell PostgreSQL.
     async fn finish(mut self, give_up: Instant) -> Result<(), Error> {
         self.records.batcher.flush_all();
         self.hand_on("asked to stop");
+        let mut report_at = Instant::now() + REPORT;
         while self.records.ledger.open() > 0 {
             select! {
                 biased;
                 delivery = self.producer.delivered() => self.settle(delivery?),
                 () = sleep_until(give_up) => return Err(self.drain_over()),
+                () = sleep_until(report_at) => {
+                    report_at = Instant::now() + REPORT;
+                    self.tell(true);
+                }
                 turned = self.stream.turn(false) => turned?,
             }
         }
-        let from = self.stream.told();
-        match timeout_at(give_up, self.stream.finish()).await {
+        let (from, told, trouble) =
+            (self.stream.told(), self.progress(true), self.producer.troubles());
+        let finish = timeout_at(give_up, self.stream.finish());
+        match telling(finish, self.report, told, trouble).await {
             Ok(finished) => Ok(finished?),
             Err(_) => Err(Error::Drain { from }),
         }
@@ -365,6 +383,27 @@ pub async fn look_up(
     let topic = producer.topic(&name).await?;
     records.learn(name, topic.partitions, topic.compacted, topic.max_message_bytes);
     Ok(())
+}
+
+/// Waits for a server, which may take long, and reports all the while: it is no reason to be taken
+/// for dead. Cancel-safe if `work` is.
+async fn telling<T>(
+    work: impl Future<Output = T>,
+    report: &mut dyn FnMut(Progress),
+    mut told: Progress,
+    trouble: watch::Receiver<Option<String>>,
+) -> T {
+    let mut work = pin!(work);
+    loop {
+        select! {
+            biased;
+            done = &mut work => return done,
+            () = sleep(REPORT) => {
+                told.kafka_trouble.clone_from(&trouble.borrow());
+                report(told.clone());
+            }
+        }
+    }
 }
 
 /// Waits until then; for ever if there is no such time.
