@@ -12,6 +12,8 @@ mod case;
 #[path = "faults/load.rs"]
 mod load;
 mod support;
+#[path = "faults/systemd.rs"]
+mod systemd;
 #[path = "faults/watch.rs"]
 mod watch;
 
