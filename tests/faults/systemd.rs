@@ -192,17 +192,43 @@ fn who_waits_for_kafka_to_describe_a_topic_does_not_hang() {
     case.postgres.sql_in(case.name, "alter publication p add table fresh");
     case.postgres.sql_in(case.name, "insert into fresh values (1)");
     sluice.wait_log(LIMIT, &["cannot be looked up yet", "public.fresh"]);
+    wait_progress(&sluice);
+    kafka.ctl("1", "resume");
+    case.wait_confirmed();
+    assert_eq!(kafka.count("public.fresh"), 1);
+    assert_eq!(sluice.stop(LIMIT), 0, "{}", sluice.log());
+}
+
+#[test]
+fn who_drains_for_long_does_not_hang() {
+    let (_lock, kafka) = mortal_kafka();
+    let case = Case::new("longdrain", postgres(), kafka);
+    let systemd = Systemd::abstract_socket("longdrain");
+    let mut sluice = case.spawn_with(&["run.drain=60s"], &systemd.env());
+    systemd.wait("READY=1", |line| line == "READY=1");
+    kafka.ctl("1", "pause");
+    case.postgres.sql_in(case.name, "insert into a values (1, 1, 'x')");
+    eventually(LIMIT, "it has the row", || sluice.metric("pgsluice_rows_total", &["\"c\""]) > 0.0);
+    sluice.sigterm();
+    systemd.wait("what it is at", |line| line.starts_with("STATUS=draining: "));
+    wait_progress(&sluice);
+    systemd.wait_beats(3);
+    kafka.ctl("1", "resume");
+    assert_eq!(sluice.wait(LIMIT), 0, "{}", sluice.log());
+}
+
+/// Waits until the loop has reported for five seconds more.
+#[track_caller]
+fn wait_progress(sluice: &Pgsluice) {
     let progress = || {
         let (_, status) = sluice.http("/status").unwrap();
         let status: serde_json::Value = serde_json::from_str(&status).unwrap();
         status["progress_ms"].as_i64().unwrap()
     };
     let before = progress();
-    eventually(LIMIT, "the loop lives while it waits", || progress() > before + 5000);
-    kafka.ctl("1", "resume");
-    case.wait_confirmed();
-    assert_eq!(kafka.count("public.fresh"), 1);
-    assert_eq!(sluice.stop(LIMIT), 0, "{}", sluice.log());
+    eventually(Duration::from_secs(30), "the loop lives while it waits", || {
+        progress() > before + 5000
+    });
 }
 
 /// The main thread of a process that is ours, and no other, stands still until this is dropped. Until then its end
