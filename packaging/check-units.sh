@@ -1,6 +1,6 @@
 #!/bin/bash
-# packaging/check-units.sh [TRACE ...]: the units are sound, expose little (at most 1.5 of 10 by `systemd-analyze security`), and differ
-# only by their instance. A TRACE, as `strace -f -o TRACE pgsluice …` writes it, has no system call that the units forbid.
+# packaging/check-units.sh [TRACE ...]: the units are sound, expose little (at most 1.5 of 10 by `systemd-analyze security`), differ only
+# by their instance, and their user is one that systemd-sysusers makes. A TRACE, as `strace -f -o TRACE pgsluice …` writes it, has no system call that the units forbid.
 # Skipped, and said, where there is no systemd-analyze; exit 1 if anything is wrong.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")"
@@ -24,6 +24,12 @@ for unit in pgsluice.service pgsluice@.service; do
   said=$(systemd-analyze security --no-pager --offline=true --threshold=15 "$work/$unit") || fail "$unit: $(tail -n 1 <<<"$said")"
   tail -n 1 <<<"$said" | tr -d '→' | sed 's/^ */check-units: /; s/ *[^ -~]*$//'
 done
+
+if command -v systemd-sysusers >/dev/null; then
+  mkdir -p "$work/root/etc"
+  said=$(systemd-sysusers --root="$work/root" "$PWD/pgsluice.sysusers" 2>&1) || fail "pgsluice.sysusers: $said"
+  grep -q '^pgsluice:' "$work/root/etc/passwd" || fail "pgsluice.sysusers makes no user: $said"
+fi
 
 plain() { sed -e '/^# One of several/,/^# admin.listen/d' -e 's/: %i$//; s|%i.toml|pgsluice.toml|; s|pgsluice/%i$|pgsluice|' "$1"; }
 diff pgsluice.service <(plain pgsluice@.service) || fail "pgsluice@.service differs from pgsluice.service in more than its instance"

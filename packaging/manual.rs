@@ -38,7 +38,7 @@ pub fn write(folder: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn manual() -> io::Result<Vec<u8>> {
-    let command = cli::definition();
+    let command = cli::definition().subcommand_value_name("COMMAND");
     let man = Man::new(command.clone()).manual("User Commands");
     let mut page = Vec::new();
     man.render_title(&mut page)?;
