@@ -12,6 +12,7 @@ mod counts;
 mod error;
 mod out;
 mod records;
+mod report;
 
 use std::{
     pin::pin,
@@ -22,17 +23,17 @@ use std::{
 use futures_util::FutureExt as _;
 use tokio::{
     select,
-    sync::watch,
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 pub use error::{Error, RowError};
 pub use records::Records;
+pub use report::Progress;
+use report::{REPORT, telling};
 
 use crate::{
-    lsn::Lsn,
-    metrics::{self, Stage},
+    metrics,
     pg::{
         pgoutput,
         relations::{Event, Questions, Relations},
@@ -75,23 +76,6 @@ impl Now {
     }
 }
 
-/// How far one session is; for `/status` and the metrics.
-#[derive(Clone, Debug, Default)]
-pub struct Progress {
-    /// Read from the walsender.
-    pub received: Lsn,
-    /// Stored, and everything before it.
-    pub stored: Lsn,
-    /// Told to PostgreSQL.
-    pub confirmed: Lsn,
-    /// Age of what was received last and may not be stored; zero if all is stored.
-    pub lag: Duration,
-    /// What Kafka has, if it takes no records now.
-    pub kafka_trouble: Option<String>,
-    /// Whether the drain has begun.
-    pub draining: bool,
-}
-
 /// One session: from `START_REPLICATION` to its end.
 pub struct Pipeline<'a> {
     /// The socket.
@@ -113,9 +97,6 @@ pub struct Pipeline<'a> {
     /// Commit time of the last transaction, µs since 2000.
     pub last_commit: i64,
 }
-
-/// How often progress is reported.
-const REPORT: Duration = Duration::from_secs(1);
 
 impl Pipeline<'_> {
     /// Streams until `stop`, and then to the end of the open transaction, until all is stored and
@@ -317,29 +298,6 @@ impl Pipeline<'_> {
         }
     }
 
-    fn tell(&mut self, draining: bool) {
-        let progress = self.progress(draining);
-        let Progress { received, stored, confirmed, lag, .. } = progress;
-        metrics::lag_bytes(Stage::Stored, received.since(stored));
-        metrics::lag_bytes(Stage::Confirmed, received.since(confirmed));
-        let held = self.records.batcher.bytes() + self.producer.in_flight();
-        metrics::in_flight(held, self.in_flight);
-        let open = self.records.ledger.open();
-        metrics::open_transactions(open);
-        metrics::lag_seconds(lag);
-        tracing::debug!(%received, %stored, %confirmed, open, held, "position; what is open holds it back");
-        (self.report)(progress);
-    }
-
-    fn progress(&self, draining: bool) -> Progress {
-        let stored = self.records.ledger.confirmed().lsn();
-        let open = self.records.ledger.open() > 0;
-        let lag = if open { since(self.last_commit) } else { Duration::ZERO };
-        let (received, confirmed) = (self.stream.received(), self.stream.told());
-        let kafka_trouble = self.producer.trouble();
-        Progress { received, stored, confirmed, lag, kafka_trouble, draining }
-    }
-
     /// Everything that was received is whole: wait until it is stored, and tell PostgreSQL.
     async fn finish(mut self, give_up: Instant) -> Result<(), Error> {
         self.records.batcher.flush_all();
@@ -385,40 +343,10 @@ pub async fn look_up(
     Ok(())
 }
 
-/// Waits for a server, which may take long, and reports all the while: it is no reason to be taken
-/// for dead. Cancel-safe if `work` is.
-async fn telling<T>(
-    work: impl Future<Output = T>,
-    report: &mut dyn FnMut(Progress),
-    mut told: Progress,
-    trouble: watch::Receiver<Option<String>>,
-) -> T {
-    let mut work = pin!(work);
-    loop {
-        select! {
-            biased;
-            done = &mut work => return done,
-            () = sleep(REPORT) => {
-                told.kafka_trouble.clone_from(&trouble.borrow());
-                report(told.clone());
-            }
-        }
-    }
-}
-
 /// Waits until then; for ever if there is no such time.
 async fn at(when: Option<Instant>) {
     match when {
         Some(when) => sleep_until(when).await,
         None => std::future::pending().await,
     }
-}
-
-/// From a time of PostgreSQL's until now.
-fn since(committed_at: i64) -> Duration {
-    const EPOCH_US: i64 = 946_684_800_000_000;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
-    let age = now.saturating_sub(committed_at.saturating_add(EPOCH_US));
-    Duration::from_micros(u64::try_from(age).unwrap_or(0))
 }
