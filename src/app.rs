@@ -270,7 +270,7 @@ impl App {
             () = stop.cancelled() => return self.stopped(),
             session = self.prepare() => session?,
         };
-        let ready = session.ready.clone();
+        let (ready, wal_end) = (session.ready.clone(), session.wal_end);
         let options = self.options.clone();
         let start = stream::Start {
             options: &options.stream,
@@ -282,7 +282,7 @@ impl App {
             () = stop.cancelled() => return self.stopped(),
             started = session.start(&options.slot.name, names, start) => started?,
         };
-        self.begin(&ready, timelines.current())?;
+        self.begin(&ready, timelines.current(), wal_end)?;
         let (Some(producer), Some(records)) = (&mut self.producer, &mut self.records) else {
             return Ok(()); // `prepare` made both.
         };
@@ -310,22 +310,19 @@ impl App {
     }
 
     /// The slot is ours: what an earlier connection left is settled, and a new ledger page begun.
-    fn begin(&mut self, ready: &slot::Ready, timeline: u32) -> Result<(), Error> {
+    fn begin(&mut self, ready: &slot::Ready, timeline: u32, wal_end: Lsn) -> Result<(), Error> {
         let identity = (ready.server.system_identifier, timeline);
+        let same_history =
+            self.identity.replace(identity) == Some(identity) && !self.rewound(ready, wal_end);
         if let (Some(producer), Some(records)) = (&mut self.producer, &mut self.records) {
             while let Some(delivery) = producer.delivered().now_or_never() {
                 records.settle(delivery?);
             }
-            // An earlier connection of this process saw these stored, on the same history.
-            let stored = match self.identity.replace(identity) {
-                Some(earlier) if earlier == identity => records.ledger().confirmed().lsn(),
-                _ => Lsn::ZERO,
-            };
-            records.restart(ready.confirmed_flush, stored);
+            records.restart(ready.confirmed_flush, same_history);
         }
         // A slot that vanishes from now on is a gap, never to be made again unasked.
         self.slot_seen = true;
-        self.last.confirmed = ready.confirmed_flush;
+        self.last = Progress { confirmed: ready.confirmed_flush, ..Progress::default() };
         self.trouble.over();
         let slot = &self.options.slot.name;
         tracing::info!(slot, from = %ready.confirmed_flush, timeline, "streaming");
@@ -335,6 +332,31 @@ impl App {
         });
         set_role(&self.status, Role::Streaming, None);
         Ok(())
+    }
+
+    /// Whether the server's WAL ends before a position that it had reached: then it was put back to
+    /// an earlier state, and writes other rows to the positions that follow. We go on from where its
+    /// slot stands, and drop nothing: a halt would help nobody, as a process that is started anew
+    /// knows of no earlier position, and does the same.
+    fn rewound(&self, ready: &slot::Ready, wal_end: Lsn) -> bool {
+        let stored = self.records.as_ref().map_or(Lsn::ZERO, |all| all.ledger().confirmed().lsn());
+        let reached = self.last.received.max(stored);
+        // A standby that was restarted replays what it had: its end says little.
+        if wal_end >= reached || ready.server.in_recovery {
+            return false;
+        }
+        let (slot, from) = (&self.options.slot.name, ready.confirmed_flush);
+        tracing::warn!(
+            slot,
+            %wal_end,
+            %reached,
+            %from,
+            "PostgreSQL's WAL ends before a position that it had reached: it was put back to an \
+             earlier state, as from a copy of its files. Everything that the slot gives from now on \
+             is stored; what was stored before stays in its topics, and some of it has an id in \
+             common with what comes now"
+        );
+        true
     }
 
     /// All that comes before `START_REPLICATION`: PostgreSQL first, then Kafka.

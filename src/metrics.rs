@@ -95,7 +95,11 @@ pub fn register(version: &'static str) {
                 .absolute(0);
         }
     }
+    for cause in ["connect", "connection", "metadata", "producer id"] {
+        counter!("pgsluice_retries_total", "cause" => cause).absolute(0);
+    }
     throttled(Duration::ZERO);
+    drop(histogram!(ACK_SECONDS)); // without a sample it is shown as zeros
     for name in [
         "pgsluice_transactions_total",
         "pgsluice_batches_total",

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use support::{Kafka, Pgsluice, Ports, Postgres, eventually, kafka::LATEST};
+use support::{Kafka, Pgsluice, Ports, Postgres, Proxy, eventually, kafka::LATEST};
 
 const PORTS: Ports = Ports::BAD_INPUT;
 const LIMIT: Duration = Duration::from_secs(60);
@@ -128,6 +128,7 @@ fn ended(it: &mut Pgsluice, code: i32, words: &[&str]) -> String {
     for word in words {
         assert!(said.contains(word), "{word:?} is not in: {said}");
     }
+    assert!(!said.contains(";:"), "SQL does not stand last: {said}");
     assert_eq!(log.matches("Z ERROR ").count() + log.matches("pgsluice: ").count(), 1, "{log}");
     said.to_owned()
 }
@@ -316,6 +317,65 @@ fn a_free_walsender_is_waited_for_and_a_wal_level_that_is_too_low_ends_with_69()
     );
 }
 
+/// A PostgreSQL that claims to be another version: on the wire at login, and when asked by SQL.
+struct Disguised {
+    server: Postgres,
+    proxy: Proxy,
+}
+
+impl Disguised {
+    fn start(version: u8, as_: u8, postgres: u16, proxy: u16) -> Self {
+        let server = Postgres::start(version, PORTS.postgres(postgres), &[]);
+        let number: i64 = server.sql("show server_version_num").parse().unwrap();
+        let other = number + (i64::from(as_) - i64::from(version)) * 10_000;
+        let reported = |version| format!("server_version\0{version}.").into_bytes();
+        // A column of 8 bytes.
+        let asked = |number: i64| [8i32.to_be_bytes().as_slice(), &number.to_be_bytes()].concat();
+        let target = format!("127.0.0.1:{}", server.port());
+        let rewrites = [(reported(version), reported(as_)), (asked(number), asked(other))];
+        let rewrites = rewrites.each_ref().map(|(from, to)| (from.as_slice(), to.as_slice()));
+        let proxy = Proxy::rewriting(PORTS.proxy(proxy), &target, &rewrites);
+        server.sql(TABLE);
+        Self { server, proxy }
+    }
+
+    fn config(&self, name: &str) -> String {
+        self.server
+            .sql(&format!("select pg_create_logical_replication_slot('{name}', 'pgoutput')"));
+        kafka().topic(name, 1);
+        let port = |port: u16| format!(":{port}/");
+        let url = self.server.url().replace(&port(self.server.port()), &port(self.proxy.port()));
+        config(&url, name)
+    }
+}
+
+#[test]
+fn a_postgresql_that_is_too_old_ends_with_69() {
+    // It refuses the login, as it does not know all that we set there.
+    let old = Postgres::start(13, PORTS.postgres(5), &[]);
+    let words = [&format!("PostgreSQL at 127.0.0.1:{} is too old", old.port()), "14 or later"];
+    halts(&config(old.url(), "old"), &[], 69, &words);
+    // One that would not, all the same.
+    let old = Disguised::start(14, 13, 3, 0);
+    halts(&old.config("old"), &[], 69, &["PostgreSQL 13 is too old", "14 or later"]);
+}
+
+#[test]
+fn a_postgresql_that_is_newer_than_any_known_is_used_with_one_warning() {
+    let new = Disguised::start(18, 19, 4, 1);
+    let words = ["PostgreSQL 19 is newer than 18", "tested"];
+    let mut it = warns(&new.config("new"), &[], &words);
+    new.server.sql("insert into t values (1)");
+    kafka().wait("new", 1, LIMIT);
+    new.proxy.cut_once();
+    it.wait_log(LIMIT, &["connected again"]);
+    new.server.sql("insert into t values (2)");
+    kafka().wait("new", 2, LIMIT);
+    stops(&mut it);
+    assert_eq!(it.log().matches("is newer than").count(), 1, "{}", it.log());
+    assert_eq!(keys("new"), ["1", "2"]);
+}
+
 #[test]
 fn a_slot_that_is_gone_ends_with_66_and_is_never_made_again_unasked() {
     let config = ready("slot_gone");
@@ -433,6 +493,32 @@ fn a_row_that_is_too_large_ends_with_65_every_time_and_nothing_after_it_is_confi
     assert!(confirmed_up_to("too_large", &said));
     let ten: Vec<_> = (1..=10).map(|id| id.to_string()).collect();
     assert_eq!(keys("too_large"), ten);
+}
+
+#[test]
+fn a_row_over_max_message_ends_with_65_every_time_and_nothing_after_it_is_confirmed() {
+    let config = ready_with("long_message", &["max.message.bytes=2000000"], TABLE);
+    let set = ["postgres.max_message=1MiB"];
+    let mut it = spawn(&config, &set);
+    streams(&mut it);
+    // The first just fits.
+    postgres().sql_in("long_message", "insert into t values (1, repeat('a', 1048000))");
+    kafka().wait("long_message", 1, LIMIT);
+    postgres().sql_in("long_message", "insert into t values (2, repeat('b', 1048600))");
+    postgres().sql_in("long_message", "insert into t values (3, 'c')");
+    let written = postgres().sql_in("long_message", "select pg_current_wal_lsn()");
+    let words = ["slot long_message", "postgres.max_message", "4 to 1048576"];
+    let said = ended(&mut it, 65, &words);
+    assert!(!said.contains("bbb"), "{said}");
+    assert_eq!(halts(&config, &set, 65, &words), said);
+    let behind = format!("select '{}'::pg_lsn < '{written}'", confirmed("long_message"));
+    assert_eq!(postgres().sql(&behind), "t");
+    assert_eq!(keys("long_message"), ["1"]);
+    // What it says helps.
+    let mut it = spawn(&config, &[]);
+    kafka().wait("long_message", 3, LIMIT);
+    stops(&mut it);
+    assert_eq!(keys("long_message"), ["1", "2", "3"]);
 }
 
 #[test]

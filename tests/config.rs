@@ -646,13 +646,37 @@ fn a_file_that_cannot_be_used_is_named_with_the_line() {
     says(&bad("json", b"[1]"), &["holds a list, not sections"]);
     says(&bad("toml", b"[slot]\nname = \"\xff\"\n"), &["is not UTF-8, in line 2"]);
     says(&bad("ini", b""), &["ends in none of .toml .yaml .yml .json"]);
-    says(&bad("toml", &vec![b'\n'; 5 << 20]), &["is longer than 4 MiB"]);
+    says(&bad("toml", &vec![b'\n'; 5 << 20]), &["cannot be read", "longer than 4194304 bytes"]);
     says(&bad("json", "[".repeat(100_000).as_bytes()), &["is no JSON"]);
     says(&bad("toml", format!("a = {}", "[".repeat(100_000)).as_bytes()), &["is no TOML"]);
     let missing = Given { file: Some("/nowhere/x.toml".into()), ..Given::default() }.bad();
     says(&missing, &["/nowhere/x.toml: cannot be read"]);
     let folder = Given { file: Some(env!("CARGO_TARGET_TMPDIR").into()), ..Given::default() }.bad();
     says(&folder, &["cannot be read"]);
+}
+
+#[test]
+fn a_path_without_an_end_is_named_with_its_key_and_not_read() {
+    let pipe = file("toml", "");
+    fs::remove_file(&pipe).expect("it was just made");
+    let made = Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+    assert!(made.success());
+    let path = pipe.to_string_lossy();
+    says(
+        &Given { file: Some(pipe.clone()), ..Given::default() }.bad(),
+        &[&*path, "cannot be read: it is no plain file"],
+    );
+    for wrong in [&*path, "/dev/zero"] {
+        for key in
+            ["postgres.password_file", "postgres.passfile", "postgres.sslrootcert", "kafka.tls.ca"]
+        {
+            let given = Given::least("").set(key, wrong);
+            says(&given.bad(), &[key, wrong, "which cannot be read: it is no plain file"]);
+        }
+        let service = Given::least("").var("PGSERVICEFILE", wrong).var("PGSERVICE", "cdc");
+        says(&service.bad(), &["postgres.service", wrong, "cannot be read: it is no plain file"]);
+    }
+    fs::remove_file(&pipe).expect("it is there");
 }
 
 #[test]

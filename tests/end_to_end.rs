@@ -7,6 +7,10 @@
     reason = "clippy only sees #[test] functions as tests, not their helpers"
 )]
 
+#[path = "end_to_end/metrics.rs"]
+mod metrics;
+#[path = "end_to_end/restored.rs"]
+mod restored;
 #[path = "end_to_end/routes.rs"]
 mod routes;
 #[path = "end_to_end/shapes.rs"]

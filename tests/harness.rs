@@ -9,7 +9,7 @@ mod support;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use support::{Kafka, Mode, Ports, Postgres, Proxy, eventually};
 
@@ -105,6 +105,28 @@ fn a_cut_after_bytes_counts_them_exactly() {
         assert!(got <= 10_000, "{mode:?}: {got}");
         assert_eq!(got == 10_000, mode == Mode::CutAfter(10_000), "{mode:?}: {got}");
     }
+}
+
+#[test]
+fn a_slow_link_carries_all_at_its_rate_for_all_together() {
+    const EACH: usize = 150_000;
+    let (proxy, first) = echo();
+    let second = connect(&proxy);
+    proxy.set(Mode::Slow(200_000));
+    let begin = Instant::now();
+    std::thread::scope(|scope| {
+        for mut client in [&first, &second] {
+            scope.spawn(move || client.write_all(&[7; EACH]).unwrap());
+            scope.spawn(move || client.read_exact(&mut [0; EACH]).unwrap());
+        }
+    });
+    // Never faster; how much slower is the machine's affair.
+    let took = begin.elapsed();
+    assert!(took >= Duration::from_millis(1500), "2 * {EACH} bytes within {took:?}");
+    proxy.set(Mode::Slow(1));
+    (&first).write_all(&[7; EACH]).unwrap();
+    proxy.set(Mode::Pass);
+    (&first).read_exact(&mut [0; EACH]).unwrap();
 }
 
 #[test]

@@ -60,6 +60,29 @@ fn at(host: Host) -> Options {
     }
 }
 
+/// A folder that is gone when the test is.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("pg_login-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn openssl(words: &str, files: &[&Path]) {
+    let made = std::process::Command::new("openssl").args(words.split(' ')).args(files).output();
+    let made = made.unwrap();
+    assert!(made.status.success(), "{words}: {}", String::from_utf8_lossy(&made.stderr));
+}
+
 fn certificate(name: &str) -> PathBuf {
     Path::new(&Kafka::certificates()).join(name)
 }
@@ -282,6 +305,68 @@ async fn a_file_that_cannot_be_used_is_named() {
     assert_halts(&refusal(&options).await, Exit::Config, "it holds no private key");
     options.tls = with("client.key", "client.key");
     assert_halts(&refusal(&options).await, Exit::Config, "it holds no certificate");
+    // As OpenSSL writes a key with a passphrase, today and before, and one that is no PEM.
+    let folder = Folder::new("keys");
+    for (name, how, words) in [
+        (
+            "locked.key",
+            "pkcs8 -topk8 -passout pass:secret",
+            "its key is encrypted; store it without",
+        ),
+        ("old.key", "ec -aes256 -passout pass:secret", "its key is encrypted; store it without"),
+        ("der.key", "pkcs8 -topk8 -nocrypt -outform DER", "it is not PEM: it looks like DER"),
+    ] {
+        let key = folder.0.join(name);
+        openssl(how, &[Path::new("-in"), &certificate("client.key"), Path::new("-out"), &key]);
+        let client = Some((certificate("client.pem"), key));
+        options.tls = Some(TlsOptions { verify: Verify::Nothing, ca: None, client });
+        let error = refusal(&options).await;
+        assert_halts(&error, Exit::Config, words);
+        assert!(error.to_string().contains(name), "{error}");
+    }
+}
+
+/// SCRAM is bound to a hash of the server's certificate: the hash that signed it (RFC 5929).
+#[tokio::test]
+async fn channel_binding_holds_whatever_hash_signed_the_certificate() {
+    let server = Postgres::start(17, PORTS.postgres(7), &["auth=scram", "tls=1"]);
+    let data = PathBuf::from(server.ctl("log")).parent().unwrap().to_owned();
+    let folder = Folder::new("hashes");
+    let path = |name: &str| folder.0.join(name);
+    for (name, key) in [
+        ("rsa-sha256", "rsa:2048 -sha256"),
+        ("rsa-sha384", "rsa:2048 -sha384"),
+        ("rsa-sha512", "rsa:3072 -sha512"),
+        ("ecdsa-sha256", "ec -pkeyopt ec_paramgen_curve:P-256 -sha256"),
+        ("ecdsa-sha384", "ec -pkeyopt ec_paramgen_curve:P-384 -sha384"),
+    ] {
+        let (pem, secret) = (path(&format!("{name}.pem")), path(&format!("{name}.key")));
+        let make = format!(
+            "req -new -x509 -days 2 -nodes -subj /CN={name} -addext subjectAltName=IP:127.0.0.1 -newkey {key}"
+        );
+        openssl(&make, &[Path::new("-out"), &pem, Path::new("-keyout"), &secret]);
+        // Into the files that are there, which keep their owner and mode.
+        std::fs::write(data.join("server.key"), std::fs::read(&secret).unwrap()).unwrap();
+        std::fs::write(data.join("server.pem"), std::fs::read(&pem).unwrap()).unwrap();
+        server.sql("select pg_reload_conf()");
+        let mut options = options(&server);
+        options.tls = Some(TlsOptions { verify: Verify::Full, ca: Some(pem), client: None });
+        options.channel_binding = ChannelBinding::Require;
+        // The server takes a moment; until then its certificate is another one.
+        let begin = Instant::now();
+        let mut connection = loop {
+            match Connection::open(&options, Kind::Replication).await {
+                Ok(connection) => break connection,
+                Err(Error::Untrusted(_)) if begin.elapsed() < Duration::from_secs(20) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => panic!("{name}: {}", chain(&error)),
+            }
+        };
+        assert!(is_encrypted(&mut connection).await, "{name}");
+        let client = sql(&options, &options.hosts[0]).await.unwrap();
+        client.query_one("SELECT 1", &[]).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -507,23 +592,13 @@ async fn tls_at_once_is_refused_where_postgresql_asks_first() {
 /// As PostgreSQL's manual makes it: OpenSSL marks it as a CA, which webpki takes for no server.
 #[tokio::test]
 async fn a_self_signed_certificate_is_trusted_where_it_is_named() {
-    let folder = std::env::temp_dir().join(format!("pg_login-tls-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    let path = |name: &str| folder.join(name);
+    let folder = Folder::new("tls");
+    let path = |name: &str| folder.0.join(name);
     for name in ["named", "other"] {
-        let made = std::process::Command::new("openssl")
-            .args(
-                "req -new -x509 -days 2 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256"
-                    .split(' '),
-            )
-            .args(["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"])
-            .arg("-keyout")
-            .arg(path(&format!("{name}.key")))
-            .arg("-out")
-            .arg(path(&format!("{name}.pem")))
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let make = "req -new -x509 -days 2 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 \
+                    -subj /CN=localhost -addext subjectAltName=DNS:localhost";
+        let (pem, key) = (path(&format!("{name}.pem")), path(&format!("{name}.key")));
+        openssl(make, &[Path::new("-out"), &pem, Path::new("-keyout"), &key]);
     }
     let port = PORTS.proxy(0);
     let mut server = std::process::Command::new("openssl")
@@ -550,7 +625,6 @@ async fn a_self_signed_certificate_is_trusted_where_it_is_named() {
     }
     server.kill().unwrap();
     server.wait().unwrap();
-    std::fs::remove_dir_all(&folder).unwrap();
     let refused = Err(Disposition::Halt(Exit::Permission));
     assert_eq!(answers, [Ok(()), Ok(()), refused, refused]);
 }

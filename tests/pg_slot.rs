@@ -324,6 +324,38 @@ async fn a_lost_slot_is_a_gap_and_a_full_server_is_waited_for() {
     }
 }
 
+/// PostgreSQL takes a consumer's word for how far it is, also beyond the end of its own WAL, and then
+/// sends nothing of what comes to be there.
+#[tokio::test]
+async fn a_slot_beyond_the_end_of_the_wal_is_a_gap() {
+    for version in VERSIONS {
+        let (server, client) = database(version, "ahead").await;
+        server.sql_in(
+            "ahead",
+            "create table t(id int primary key); create publication p for table t",
+        );
+        prepare(&client, &publication("p"), &made("ahead"), &[]).await.unwrap();
+        let mut wire = Wire::connect(server, "ahead");
+        wire.query(&start_replication("ahead", &["p".to_owned()]));
+        wire.until(b'W');
+        let end: Lsn = server.sql("select pg_current_wal_lsn()").parse().unwrap();
+        let beyond = Lsn::new(end.get() + (64 << 20));
+        wire.confirm(beyond);
+        let at = "select confirmed_flush_lsn from pg_replication_slots where slot_name = 'ahead'";
+        eventually(SOON, "the slot is beyond", || server.sql(at) == beyond.to_string());
+        drop(wire);
+        let active = "select active from pg_replication_slots where slot_name = 'ahead'";
+        eventually(SOON, "the slot is free", || server.sql(active) == "f");
+        let error = prepare(&client, &publication("p"), &slot("ahead"), &[]).await.unwrap_err();
+        halts_with(&error, Exit::Gap);
+        let Error::SlotAhead { confirmed, wal_end, sql, .. } = &error else { panic!("{error}") };
+        assert_eq!(*confirmed, beyond);
+        assert!(*wal_end >= end && *wal_end < beyond, "{error}");
+        run_sql_of(server, "ahead", sql);
+        prepare(&client, &publication("p"), &slot("ahead"), &[]).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_keeps_too_little_wal_is_no_source() {
     for version in [14, 18] {
@@ -393,6 +425,74 @@ async fn warns_of_exactly_the_tables_of_which_postgresql_refuses_updates() {
         let ready =
             prepare(&client, &publication("deletes"), &slot("identity"), &[]).await.unwrap();
         assert!(ready.warnings[0].contains("refuses deletes of table \"public.keyless\""));
+    }
+}
+
+const PARTS: &str = "
+create table fine(id int primary key, a text, b text);
+create table keyless(id int primary key, a text, b text);
+create table pair(\"I d\" int, a text, b text, primary key (a, \"I d\"));
+create table full_(id int primary key, a text, b text); alter table full_ replica identity full;
+create table by_index(id int primary key, a text not null, b text);
+create unique index by_a on by_index(a); alter table by_index replica identity using index by_a;
+create table by_key(id int primary key, a text, b text);
+create table by_other(id int primary key, a text, b text);
+create table by_any(id int primary key, a text, b text); alter table by_any replica identity full;
+create table twice(id int primary key, a text, b text);
+create table inside(id int primary key, a text, b text);
+create table root(id int primary key, a text, b text) partition by range (id);
+create table leaf partition of root for values from (0) to (9);
+create publication p for table fine (id, b), keyless (a), pair (b, a), full_ (id, a, b), by_index (id),
+    by_key where (id > 0 and id <> 5), by_other where (b <> 'x'), by_any where (b <> 'x'),
+    twice (id, b) where (b <> ':varattno 2'), inside (id, a) where (id > 0), root (a)
+    with (publish_via_partition_root = true);
+create publication inserts for table keyless (a) with (publish = 'insert')";
+
+#[tokio::test]
+async fn warns_of_exactly_the_tables_of_which_too_little_is_published() {
+    for version in VERSIONS.into_iter().filter(|version| *version >= 15) {
+        let (server, client) = database(version, "parts").await;
+        server.sql_in("parts", PARTS);
+        let ready = prepare(&client, &publication("p"), &made("parts"), &[]).await.unwrap();
+        let mut warnings = ready.warnings;
+        for (table, columns) in [
+            ("fine", None),
+            ("keyless", Some("leaves out \"id\"")),
+            ("pair", Some("leaves out \"I d\"")),
+            ("full_", Some("is FULL")),
+            ("by_index", Some("leaves out \"a\"")),
+            ("by_key", None),
+            ("by_other", Some("by \"b\"")),
+            ("by_any", None),
+            ("twice", Some("by \"b\"")),
+            ("inside", None),
+            ("leaf", Some("leaves out \"id\"")),
+        ] {
+            // An update of no row is refused all the same, where it is.
+            let update = format!("update {table} set b = 'y'");
+            let refused = server.try_sql("parts", &update).is_err();
+            assert_eq!(refused, columns.is_some(), "{table} on {version}");
+            let Some(columns) = columns else { continue };
+            let about = |warning: &String| warning.contains(&format!("\"public.{table}\""));
+            let at = warnings.iter().position(about).expect(table);
+            let warning = warnings.remove(at);
+            assert!(warning.contains(columns) && warning.contains("\"p\""), "{warning}");
+            let (_, sql) = warning.split_once(": ").unwrap();
+            run_sql_of(server, "parts", sql);
+            server.sql_in("parts", &update);
+        }
+        assert_eq!(warnings, [""; 0], "on {version}");
+        let ready = prepare(&client, &publication("p"), &slot("parts"), &[]).await.unwrap();
+        assert_eq!(ready.warnings, [""; 0]);
+        let rest = server.sql_in(
+            "parts",
+            "select string_agg(prrelid::regclass || coalesce(pg_get_expr(prqual, prrelid), ''), ' ' order by 1)
+             from pg_publication_rel where prqual is not null",
+        );
+        assert!(rest.contains("twice(b <> ':varattno 2'::text)"), "{rest}");
+        let inserts = publication("inserts");
+        let ready = prepare(&client, &inserts, &slot("parts"), &[]).await.unwrap();
+        assert_eq!(ready.warnings, [""; 0]);
     }
 }
 
@@ -750,6 +850,15 @@ impl Wire {
         self.0.write_all(&(text.len() as u32 + 5).to_be_bytes()).unwrap();
         self.0.write_all(text.as_bytes()).unwrap();
         self.0.write_all(&[0]).unwrap();
+    }
+
+    /// A standby status update: all before `lsn` is stored.
+    fn confirm(&mut self, lsn: Lsn) {
+        let lsn = lsn.get().to_be_bytes();
+        let body = [b"r".as_slice(), &lsn, &lsn, &lsn, &[0; 9]].concat();
+        self.0.write_all(b"d").unwrap();
+        self.0.write_all(&(body.len() as u32 + 4).to_be_bytes()).unwrap();
+        self.0.write_all(&body).unwrap();
     }
 
     fn message(&mut self) -> (u8, Vec<u8>) {

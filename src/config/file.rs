@@ -2,7 +2,6 @@
 
 use std::{
     fmt, fs,
-    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +15,7 @@ use serde::{
 };
 
 use super::{Sources, problem::Problem};
+use crate::net::read_file;
 
 /// A configuration of ten thousand tables is a third of it; more is some other file.
 const MOST_BYTES: u64 = 4 << 20;
@@ -67,15 +67,8 @@ fn blank(line: &str) -> bool {
 }
 
 fn text(path: &Path) -> Result<String, Problem> {
-    let mut bytes = Vec::new();
-    let read = fs::File::open(path).and_then(|f| f.take(MOST_BYTES + 1).read_to_end(&mut bytes));
-    match read {
-        Err(error) => return Err(about(path, format!("cannot be read: {error}"))),
-        Ok(count) if count as u64 > MOST_BYTES => {
-            return Err(about(path, format!("is longer than {} MiB", MOST_BYTES >> 20)));
-        }
-        Ok(_) => {}
-    }
+    let bytes = read_file(path, MOST_BYTES)
+        .map_err(|error| about(path, format!("cannot be read: {error}")))?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let good = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
         let line = 1 + good.filter(|byte| **byte == b'\n').count();

@@ -2,7 +2,12 @@
 //!
 //! See <https://www.postgresql.org/docs/current/libpq-envars.html>.
 
-use std::{fs, path::PathBuf};
+use std::{io, path::PathBuf};
+
+use crate::net::read_text;
+
+/// Longest service file: a thousand services have a tenth of it.
+const LONGEST: u64 = 1 << 20;
 
 /// Variables that fill what the file leaves open, and the parameter that each stands for.
 pub(super) const VARIABLES: &[(&str, &str)] = &[
@@ -119,8 +124,16 @@ pub(super) fn service(
     name: &str,
     files: &[PathBuf],
 ) -> Result<(PathBuf, Vec<super::url::Parameter>), String> {
+    let mut unreadable = String::new();
     for path in files {
-        let Ok(text) = fs::read_to_string(path) else { continue };
+        let text = match read_text(path, LONGEST) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => {
+                unreadable.push_str(&format!("; {} cannot be read: {error}", path.display()));
+                continue;
+            }
+        };
         if let Some(parameters) = section(&text, name) {
             let parameters = parameters.map_err(|line| {
                 format!("cannot be used: line {line} of {} is no name=value", path.display())
@@ -130,7 +143,7 @@ pub(super) fn service(
     }
     let files: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
     Err(format!(
-        "is {}, a section found in no readable service file ({})",
+        "is {}, a section found in no readable service file ({}){unreadable}",
         super::kind::quoted(name),
         files.join(", ")
     ))

@@ -1,6 +1,6 @@
 //! The merged values, walked against the list of keys.
 
-use std::{collections::BTreeMap, io::Read as _, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use figment::value::{Dict, Value as Raw};
 
@@ -12,7 +12,7 @@ use super::{
     problem::{Problem, meant},
     table::{self, KEYS, Preset},
 };
-use crate::route::Table;
+use crate::{net, route::Table};
 
 /// Every key that is set and sound, and all that is wrong so far.
 #[derive(Debug)]
@@ -278,9 +278,7 @@ impl Settings {
     /// A file that has to be there: it is read once, so that a wrong path is said at start.
     pub(super) fn file(&mut self, key: &'static str) -> Option<PathBuf> {
         let path = PathBuf::from(self.text(key)?);
-        // A folder can be opened, but not read.
-        let read = std::fs::File::open(&path).and_then(|mut file| file.read(&mut [0]));
-        if let Err(error) = read {
+        if let Err(error) = net::read_file(&path, net::LONGEST) {
             self.wrong(
                 key,
                 format!("is {}, which cannot be read: {error}", quoted(&path.to_string_lossy())),

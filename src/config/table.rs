@@ -235,7 +235,7 @@ pub(super) const KEYS: &[Key] = &[
         "kafka.request_timeout",
         Span(S, 30 * MIN),
         Is("30s"),
-        "longest wait for the answer to one request",
+        "longest wait for an answer while nothing moves on the connection",
     ),
     key("kafka.retry_max", Span(10 * MS, 60 * MIN), Is("5s"), "longest pause between two attempts"),
     key(

@@ -10,6 +10,11 @@ use tokio::{
 
 use super::{Error, Stream, Tcp, TcpOptions, TlsOptions, tls};
 
+/// What the kernel takes off us beyond what it sends at once. It would be megabytes else, which over a
+/// slow link look as if nothing moved: a request was given up before its last byte had left, and again.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT: u32 = 128 * 1024;
+
 /// Connects by TCP, and by TLS if asked to. Every address of `host` is tried.
 ///
 /// # Errors
@@ -101,6 +106,8 @@ fn prepare(socket: &TcpStream, tcp: &TcpOptions) -> io::Result<()> {
     if !tcp.user_timeout.is_zero() {
         socket.set_tcp_user_timeout(Some(tcp.user_timeout))?;
     }
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_notsent_lowat(UNSENT)?;
     Ok(())
 }
 
@@ -140,6 +147,7 @@ mod tests {
         assert!(socket.keepalive().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
         assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(60)));
+        assert_eq!(socket.tcp_notsent_lowat().unwrap(), UNSENT);
     }
 
     #[tokio::test]

@@ -7,6 +7,7 @@ use std::{io, path::PathBuf, time::Duration};
 
 mod dial;
 mod endpoint;
+mod file;
 mod lowat;
 mod pem;
 mod secret;
@@ -16,6 +17,7 @@ pub mod tls;
 mod verify;
 
 pub use dial::{connect, connect_plain, connect_unix, name};
+pub use file::{LONGEST, read_file, read_text};
 pub use secret::{Secret, SecretSource};
 pub use stream::Stream;
 pub use tcp::Tcp;

@@ -1,6 +1,6 @@
 //! Files of certificates and keys, read anew at every connect.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use rustls::{
     RootCertStore,
@@ -10,10 +10,7 @@ use rustls::{
     },
 };
 
-use super::Error;
-
-/// Longest file that is read: a bundle of all public CAs has 250 kB.
-const LONGEST: u64 = 16 * 1024 * 1024;
+use super::{Error, LONGEST, read_file};
 
 /// Who is believed.
 #[derive(Debug)]
@@ -74,11 +71,7 @@ pub(super) fn refuse(path: &Path, why: String) -> Error {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let unreadable = |error: std::io::Error| refuse(path, error.to_string());
-    if fs::metadata(path).map_err(unreadable)?.len() > LONGEST {
-        return Err(refuse(path, "it is too long to be a file of certificates".to_owned()));
-    }
-    fs::read(path).map_err(unreadable)
+    read_file(path, LONGEST).map_err(|error| refuse(path, error.to_string()))
 }
 
 fn missing(text: &[u8], what: &str) -> String {
@@ -108,7 +101,7 @@ fn has(text: &[u8], part: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::{fs, path::PathBuf};
 
     use super::*;
 

@@ -1,6 +1,14 @@
 //! Passwords: read as late as possible, never printed.
 
-use std::{fmt, fs, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use super::read_text;
+
+/// Longest file that is taken for a secret: PostgreSQL and Kafka take shorter ones than this.
+const LONGEST: u64 = 64 << 10;
 
 /// A password or key. `Debug` does not show it, and there is no `Display`.
 #[derive(Clone, Eq, PartialEq)]
@@ -36,15 +44,24 @@ pub enum SecretSource {
 }
 
 impl SecretSource {
+    /// The file, if it is in one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Text(_) => None,
+            Self::File(path) => Some(path),
+        }
+    }
+
     /// The secret as it is now.
     ///
     /// # Errors
-    /// The file cannot be read or is no UTF-8.
+    /// The file cannot be read, is too long or is no UTF-8.
     pub fn read(&self) -> io::Result<Secret> {
         match self {
             Self::Text(secret) => Ok(secret.clone()),
             Self::File(path) => {
-                let text = fs::read_to_string(path)?;
+                let text = read_text(path, LONGEST)?;
                 let line = text.strip_suffix('\n').unwrap_or(&text);
                 Ok(Secret::new(line.strip_suffix('\r').unwrap_or(line).to_owned()))
             }

@@ -153,7 +153,8 @@ impl Error {
 /// The state of the stream. One a connection.
 #[derive(Debug)]
 pub struct Relations {
-    known: HashMap<u32, Relation>,
+    /// Looked up once a row, by numbers that PostgreSQL gave: no defence against chosen keys is needed.
+    known: foldhash::HashMap<u32, Relation>,
     /// Types by the last Type message about them.
     types: HashMap<u32, PgType>,
     timelines: Timelines,
@@ -170,7 +171,7 @@ impl Relations {
     #[must_use]
     pub fn new(timelines: Timelines) -> Self {
         Self {
-            known: HashMap::new(),
+            known: foldhash::HashMap::default(),
             types: HashMap::new(),
             timelines,
             transaction: None,

@@ -61,6 +61,8 @@ pub struct Session {
     pub ready: Ready,
     /// The history of the server's timeline.
     pub timelines: Timelines,
+    /// Where its WAL ended at login.
+    pub wal_end: Lsn,
 }
 
 impl Session {
@@ -75,11 +77,11 @@ impl Session {
         mapped: &[String],
     ) -> Result<Self, Error> {
         let mut replication = Connection::open(postgres, Kind::Replication).await?;
-        let timelines = timelines(&mut replication).await?;
+        let (timelines, wal_end) = identify(&mut replication).await?;
         let mut catalog = Catalog::new(postgres, &replication);
         let client = catalog.client().await?;
         let ready = slot::prepare(client, publications, slot, mapped).await?;
-        Ok(Self { replication, catalog, ready, timelines })
+        Ok(Self { replication, catalog, ready, timelines, wal_end })
     }
 
     /// The same through a temporary slot that PostgreSQL drops with the connection: for `tail`.
@@ -93,7 +95,7 @@ impl Session {
         waiting: impl FnOnce(),
     ) -> Result<Self, Error> {
         let mut replication = Connection::open(postgres, Kind::Replication).await?;
-        let timelines = timelines(&mut replication).await?;
+        let (timelines, wal_end) = identify(&mut replication).await?;
         let mut catalog = Catalog::new(postgres, &replication);
         let client = catalog.client().await?;
         let (server, mut warnings) = slot::check_server(client).await?;
@@ -111,7 +113,7 @@ impl Session {
         waiting();
         let create = slot::create_temporary(slot, ready.server.version_num);
         replication.simple_query(&create).await?;
-        Ok(Self { replication, catalog, ready, timelines })
+        Ok(Self { replication, catalog, ready, timelines, wal_end })
     }
 
     /// `START_REPLICATION … 0/0`: the slot decides where.
@@ -188,20 +190,24 @@ impl Catalog {
     }
 }
 
-/// `IDENTIFY_SYSTEM`, and the history of its timeline.
-async fn timelines(replication: &mut Connection) -> Result<Timelines, Error> {
+/// `IDENTIFY_SYSTEM`: the history of its timeline, and the end of its WAL.
+async fn identify(replication: &mut Connection) -> Result<(Timelines, Lsn), Error> {
     let rows = replication.simple_query("IDENTIFY_SYSTEM").await?;
-    let timeline = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
-    let current: u32 = timeline
+    let text = |column| rows.first().and_then(|row| row.get(column)).and_then(Option::as_deref);
+    let current: u32 = text(1)
         .and_then(|text| text.parse().ok())
         .ok_or(Error::Identity { what: "no timeline" })?;
+    let wal_end: Lsn = text(2)
+        .and_then(|text| text.parse().ok())
+        .ok_or(Error::Identity { what: "no WAL position" })?;
     if current <= 1 {
-        return Ok(Timelines::single(current)); // Timeline 1 has no history: asking is an error.
+        // Timeline 1 has no history: asking is an error.
+        return Ok((Timelines::single(current), wal_end));
     }
     let rows = replication.simple_query(&format!("TIMELINE_HISTORY {current}")).await?;
     let file = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
     let file = file.ok_or(Error::Identity { what: "no timeline history" })?;
-    Ok(Timelines::parse(current, file.as_bytes())?)
+    Ok((Timelines::parse(current, file.as_bytes())?, wal_end))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 
 mod command;
 mod error;
+mod identity;
 mod name;
 mod publication;
 mod state;

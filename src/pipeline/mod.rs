@@ -12,6 +12,7 @@ mod counts;
 mod error;
 mod out;
 mod records;
+mod replay;
 mod report;
 
 use std::{
@@ -207,7 +208,7 @@ impl Pipeline<'_> {
                 Event::Change(change) => self.records.change(&change, now)?,
                 Event::Begin(transaction) => {
                     self.last_commit = transaction.committed_at;
-                    self.records.begin(transaction.commit);
+                    self.records.begin(&transaction);
                 }
                 Event::Commit { commit } => {
                     if let Some(confirmed) = self.records.commit(commit) {

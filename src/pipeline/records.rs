@@ -6,12 +6,17 @@
 //! **Invariant.** Every record that is appended is in the ledger first, so that no ack can come
 //! for what is not there yet.
 
-use std::{collections::HashMap, convert::Infallible, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    convert::Infallible,
+    sync::Arc,
+};
 
 use super::{
     Error, Now, RowError, Timestamp,
     counts::Counts,
     out::{Out, Record, Topic, hash, times, write_headers},
+    replay::Replay,
 };
 use crate::{
     batch::{self, Batch, Batcher},
@@ -48,10 +53,13 @@ pub struct Records {
     partitioner: Partitioner,
     timestamp: Timestamp,
     topics: HashMap<Arc<str>, Topic>,
-    tables: HashMap<u32, Table>,
+    /// Looked up once a row; see [`Relations`](crate::pg::relations::Relations).
+    tables: foldhash::HashMap<u32, Table>,
+    /// Tables whose key was warned of.
+    warned: HashSet<u32>,
     ticket: Option<Ticket>,
-    /// Transactions below it are stored already: an earlier connection of this process saw to it.
-    stored_below: Lsn,
+    replay: Replay,
+    /// The open transaction is stored already: an earlier connection of this process saw to it.
     skipping: bool,
     key: Vec<u8>,
     old_key: Vec<u8>,
@@ -77,9 +85,10 @@ impl Records {
             partitioner,
             timestamp,
             topics: HashMap::new(),
-            tables: HashMap::new(),
+            tables: foldhash::HashMap::default(),
+            warned: HashSet::new(),
             ticket: None,
-            stored_below: Lsn::ZERO,
+            replay: Replay::default(),
             skipping: false,
             key: Vec::new(),
             old_key: Vec::new(),
@@ -94,14 +103,15 @@ impl Records {
         &self.ledger
     }
 
-    /// A new connection begins at `confirmed`; what is below `stored_below` is not stored again.
-    pub fn restart(&mut self, confirmed: Lsn, stored_below: Lsn) {
+    /// A new connection begins at `confirmed`. What is stored already is not stored again, unless
+    /// the server has another history than before.
+    pub fn restart(&mut self, confirmed: Lsn, same_history: bool) {
+        self.replay.restart(self.ledger.confirmed().lsn(), same_history);
         self.batcher.flush_all();
         while self.batcher.closed().is_some() {} // It comes again.
         self.ledger.restart(confirmed);
         self.tables.clear();
         self.ticket = None;
-        self.stored_below = stored_below;
         self.skipping = false;
     }
 
@@ -141,7 +151,10 @@ impl Records {
         let table = match self.routes.compile(relation) {
             Ok(Outcome::Topic(route)) => match self.topics.get(&route.topic) {
                 Some(topic) => {
-                    warn_of_key(relation, &route, topic);
+                    let faulty = route.key.is_empty() || !route.unidentified.is_empty();
+                    if faulty && self.warned.insert(relation.oid) {
+                        warn_of_key(relation, &route, topic);
+                    }
                     let template = self.encoder.template(relation, &route.key);
                     Table::Routed { template, topic: *topic, route }
                 }
@@ -153,9 +166,10 @@ impl Records {
         self.tables.insert(relation.oid, table);
     }
 
-    pub(super) fn begin(&mut self, commit: Lsn) {
+    pub(super) fn begin(&mut self, transaction: &Transaction) {
+        let Transaction { xid, commit, committed_at, .. } = *transaction;
         self.ticket = Some(self.ledger.begin());
-        self.skipping = commit < self.stored_below;
+        self.skipping = self.replay.stored(commit, (xid, committed_at));
     }
 
     pub(super) fn commit(&mut self, commit: Lsn) -> Option<Confirmed> {
@@ -291,7 +305,11 @@ impl Records {
         now: Now,
     ) -> Result<Option<Confirmed>, Error> {
         let alone = !message.transactional;
-        let skipped = if alone { transaction.commit < self.stored_below } else { self.skipping };
+        let skipped = if alone {
+            self.replay.stored(transaction.commit, (message.prefix, message.content))
+        } else {
+            self.skipping
+        };
         let topic = self.routes.message(message.prefix).and_then(|name| self.topics.get(name));
         let Some(topic) = topic.copied().filter(|_| !skipped) else {
             self.counts.nowhere(Op::Message, Nowhere::Message, u64::from(!skipped));
@@ -349,7 +367,7 @@ impl Records {
     }
 }
 
-/// Once a relation, not once a row.
+/// Once a table, not at each of its descriptions.
 fn warn_of_key(relation: &Relation, route: &Route, topic: &Topic) {
     let table = relation.qualified();
     if route.key.is_empty() {

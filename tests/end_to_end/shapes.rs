@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::world::{World, kafka, postgres};
+use crate::world::{LIMIT, World, kafka, postgres};
 
 #[test]
 fn a_row_is_what_to_json_prints_of_it() {
@@ -209,4 +209,46 @@ fn the_same_rows_have_the_same_ids_at_every_replay_whatever_the_topics() {
     assert_eq!(places(&k1), places(k2));
     let used: std::collections::BTreeSet<i32> = places(&k1).into_iter().map(|p| p.0).collect();
     assert_eq!(used.len(), 3, "rows without a key are spread");
+}
+
+/// Under REPLICA IDENTITY FULL a Relation message marks every column; which are the key only the
+/// catalog says, and it is asked after the table was dropped.
+#[test]
+fn a_dropped_table_has_the_key_of_its_configuration_or_none_and_says_so() {
+    for version in [14, 18] {
+        let world = World::published(
+            postgres(version),
+            kafka(),
+            "gone",
+            "create table a(id int primary key, n int); alter table a replica identity full;
+             create table b(id int primary key, n int); alter table b replica identity full;
+             create table c(id int primary key, n int)",
+        );
+        for table in ["a", "b", "c"] {
+            world.sql(&format!("insert into {table} values (1, 1)"));
+            world.sql(&format!("alter table {table} add m int; update {table} set n = 2, m = 3"));
+            world.sql(&format!("delete from {table}"));
+        }
+        world.sql("drop table a, b, c");
+        let b = r#"tables={"public.b" = { key = ["id"] }}"#;
+        let mut process = world.spawn(&world.name, &[b, "topic.unlisted=route", "log.format=text"]);
+        world.wait_confirmed(&world.name, &mut process);
+        assert_eq!(process.metric("pgsluice_keyless_relations_total", &[]), 1.0);
+        assert_eq!(process.stop(LIMIT), 0, "{}", process.log());
+        let log = process.log();
+        let warns = |line: &&str| line.contains("WARN") && line.contains("no key");
+        let warned: Vec<&str> = log.lines().filter(warns).collect();
+        assert!(matches!(warned[..], [line] if line.contains("public.a")), "{log}");
+        let expected = |key: &str, deleted: &str| {
+            [
+                format!(r#"c {key} {{"id":1,"n":1}}"#),
+                format!(r#"u {key} {{"id":1,"n":2,"m":3}}"#),
+                format!("d {key} {deleted}"),
+            ]
+        };
+        let whole = r#"{"id":1,"n":2,"m":3}"#;
+        assert_eq!(world.lines("public.a"), expected("-", whole), "PostgreSQL {version}");
+        assert_eq!(world.lines("public.b"), expected("1", whole), "PostgreSQL {version}");
+        assert_eq!(world.lines("public.c"), expected("1", r#"{"id":1}"#), "PostgreSQL {version}");
+    }
 }

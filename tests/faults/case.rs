@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::load::{Change, Model, TABLES, Writer};
+use crate::load::{Change, Model, Pace, TABLES, Writer};
 use crate::support::{Kafka, Pgsluice, Ports, Postgres, Record, eventually};
 use crate::watch::Watch;
 
@@ -126,7 +126,12 @@ impl<'a> Case<'a> {
 
     /// The load of this database.
     pub fn write(&self, seed: u64) -> Writer {
-        Writer::start(&self.url, seed, Model::default())
+        Writer::start(&self.url, seed, Pace::Steady)
+    }
+
+    /// The same without pauses.
+    pub fn write_hard(&self, seed: u64) -> Writer {
+        Writer::start(&self.url, seed, Pace::Flat)
     }
 
     /// Looks all the time.
@@ -193,6 +198,15 @@ impl<'a> Case<'a> {
     /// A table's topic.
     pub fn topic(&self, at: usize) -> String {
         format!("{}.{}", self.name, TABLES[at])
+    }
+}
+
+impl Drop for Case<'_> {
+    /// A server has only so many slots, and keeps the WAL of each.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            self.postgres.drop_slots(self.name);
+        }
     }
 }
 

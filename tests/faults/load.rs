@@ -103,6 +103,15 @@ struct Pending {
     sql: String,
 }
 
+/// How fast to write.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Pace {
+    /// With a pause after each transaction.
+    Steady,
+    /// Without.
+    Flat,
+}
+
 /// A thread that writes until it is told to stop.
 pub struct Writer {
     stop: Arc<AtomicBool>,
@@ -111,15 +120,15 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes about 40 transactions a second into this database.
-    pub fn start(url: &str, seed: u64, model: Model) -> Self {
+    /// Writes into this database: about 40 transactions a second, or as many as it can.
+    pub fn start(url: &str, seed: u64, pace: Pace) -> Self {
         let (stop, committed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let thread = {
             let (url, stop, committed) =
                 (url.to_owned(), Arc::clone(&stop), Arc::clone(&committed));
             std::thread::spawn(move || {
                 let runtime = runtime();
-                runtime.block_on(write(&url, Chance::new(seed), model, &stop, &committed))
+                runtime.block_on(write(&url, Chance::new(seed), pace, &stop, &committed))
             })
         };
         Self { stop, committed, thread }
@@ -164,10 +173,11 @@ pub async fn connect(url: &str) -> Option<Client> {
 async fn write(
     url: &str,
     mut chance: Chance,
-    mut model: Model,
+    pace: Pace,
     stop: &AtomicBool,
     committed: &AtomicU64,
 ) -> Model {
+    let mut model = Model::default();
     let mut client: Option<Client> = None;
     let mut pending: Option<Pending> = None;
     let mut heard = Instant::now();
@@ -200,7 +210,9 @@ async fn write(
             },
         }
         heard = Instant::now();
-        tokio::time::sleep(Duration::from_millis(10 + chance.below(30))).await;
+        if pace == Pace::Steady || client.is_none() {
+            tokio::time::sleep(Duration::from_millis(10 + chance.below(30))).await;
+        }
     }
     model
 }

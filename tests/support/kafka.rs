@@ -52,10 +52,11 @@ impl Kafka {
     /// Starts `brokers` (1 or 3) brokers of this version from `port` on. Properties go to `server.properties`; `proxied=PORT`
     /// adds a listener that names, as its brokers, a [`super::Proxy`] on PORT, PORT + 1, PORT + 2 (see `kafka-up`).
     pub fn start(name: &str, port: u16, brokers: u8, properties: &[&str], version: &str) -> Self {
+        let name = &format!("{name}-{port}"); // else a run on other ports would take it away
         guard::at_the_end(&format!("kafka-down {name}"));
         run("kafka-down", &[name], &[]);
         let (port, brokers) = (port.to_string(), format!("brokers={brokers}"));
-        let args = [&[name, port.as_str(), brokers.as_str()], properties].concat();
+        let args = [&[name.as_str(), port.as_str(), brokers.as_str()], properties].concat();
         let printed = run("kafka-up", &args, &[("KAFKA", version)]);
         let listeners = printed.lines().filter_map(|line| line.split_once('='));
         let listeners = listeners.map(|(kind, list)| (kind.to_owned(), list.to_owned())).collect();

@@ -66,7 +66,7 @@ impl Ports {
         self.first() + i
     }
 
-    /// A Kafka's first port: `i` 0 or 1. It takes up to 26 from there on.
+    /// A Kafka's first port: `i` 0 or 1. It takes up to 27 from there on.
     pub fn kafka(self, i: u16) -> u16 {
         assert!(i < 2, "a test binary has ports for two Kafkas");
         self.first() + 10 + 30 * i

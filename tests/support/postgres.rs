@@ -15,13 +15,13 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts PostgreSQL 14 to 18. Options are those of `tests/servers/pg-up`: `tls=1`, `auth=scram`, `name=value` for its
+    /// Starts PostgreSQL 14 to 18, or 13, which is too old for us. Options are those of `tests/servers/pg-up`: `tls=1`, `auth=scram`, `name=value` for its
     /// configuration file.
     pub fn start(version: u8, port: u16, options: &[&str]) -> Self {
         let (v, p) = (version.to_string(), port.to_string());
         guard::at_the_end(&format!("pg-down {v} {p}"));
         // Whatever version an aborted run left on this port.
-        for old in 14..=18u8 {
+        for old in 13..=18u8 {
             let _ = try_run("pg-down", &[&old.to_string(), &p], &[]);
         }
         let printed = run("pg-up", &[&[v.as_str(), p.as_str()], options].concat(), &[]);

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
@@ -26,6 +26,9 @@ pub enum Mode {
     CutAfter(u64),
     /// The same for bytes towards the server.
     CutAfterSent(u64),
+    /// A narrow link: so many bytes a second in each direction, for all connections together. What waits for its turn fills
+    /// the socket of the sender, as nobody reads ahead of it.
+    Slow(u32),
 }
 
 /// A proxy on 127.0.0.1; dropped, it resets its connections and is gone.
@@ -38,30 +41,50 @@ pub struct Proxy {
 struct Shared {
     mode: Mutex<Mode>,
     target: String,
+    /// What is put in place of what, towards the client.
+    rewrites: Vec<(Vec<u8>, Vec<u8>)>,
     /// Changed to end all connections that are open at that moment.
     generation: AtomicU64,
     open: AtomicUsize,
     accepted: AtomicUsize,
     gone: Mutex<bool>,
+    /// From when on a slow link is free again, towards the server and towards the client.
+    free: [Mutex<Option<Instant>>; 2],
 }
 
 /// How often a thread looks whether the mode has changed.
 const LOOK: Duration = Duration::from_millis(10);
 
+/// What the kernel may hold of a connection on either side. By itself it would take megabytes off a sender, who could not tell
+/// then whether a slow link moves.
+const KERNEL: usize = 64 * 1024;
+
 impl Proxy {
     /// Listens on `port` and connects to `target` (`host:port`) for each connection.
     pub fn start(port: u16, target: &str) -> Self {
+        Self::rewriting(port, target, &[])
+    }
+
+    /// The same, and puts other bytes of the same length in place of some that the server sends, where they
+    /// come in one read: short answers do.
+    pub fn rewriting(port: u16, target: &str, rewrites: &[(&[u8], &[u8])]) -> Self {
+        let same = |(from, to): &(&[u8], &[u8])| from.len() == to.len();
+        assert!(rewrites.iter().all(same), "the length stays the same");
+        let rewrites = rewrites.iter().map(|(from, to)| (from.to_vec(), to.to_vec())).collect();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .unwrap_or_else(|e| panic!("proxy on {port}: {e}"));
         listener.set_nonblocking(true).expect("a listener may be non-blocking");
+        let _ = SockRef::from(&listener).set_recv_buffer_size(KERNEL); // the accepted sockets have it too
         let port = listener.local_addr().expect("it is bound").port();
         let shared = Arc::new(Shared {
             mode: Mutex::new(Mode::Pass),
             target: target.to_owned(),
+            rewrites,
             generation: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
             gone: Mutex::new(false),
+            free: [Mutex::new(None), Mutex::new(None)],
         });
         let accept = {
             let shared = Arc::clone(&shared);
@@ -116,6 +139,35 @@ impl Shared {
         *self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn rewrite(&self, bytes: &mut [u8]) {
+        for (from, to) in &self.rewrites {
+            let mut rest = &mut *bytes;
+            while let Some(at) = rest.windows(from.len()).position(|window| window == from) {
+                let (_, found) = rest.split_at_mut(at);
+                let (found, after) = found.split_at_mut(from.len());
+                found.copy_from_slice(to);
+                rest = after;
+            }
+        }
+    }
+
+    /// Waits until a slow link has carried `length` bytes, if the mode is that.
+    fn carry(&self, towards_client: bool, length: usize) {
+        let Mode::Slow(rate) = self.mode() else { return };
+        let [to_server, to_client] = &self.free;
+        let free = if towards_client { to_client } else { to_server };
+        let now = Instant::now();
+        let took = Duration::from_secs(length as u64) / rate.max(1);
+        let done = {
+            let mut free = free.lock().unwrap_or_else(PoisonError::into_inner);
+            let done = free.filter(|&free| free > now).unwrap_or(now) + took;
+            *free.insert(done)
+        };
+        while matches!(self.mode(), Mode::Slow(_)) && Instant::now() < done {
+            std::thread::sleep(LOOK.min(done.saturating_duration_since(Instant::now())));
+        }
+    }
+
     /// Takes `wanted` bytes out of what may still pass: how many of them go on, and whether it is over then.
     fn allow(&self, towards_client: bool, wanted: usize) -> (usize, bool) {
         let mut mode = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,6 +214,8 @@ fn serve(client: &TcpStream, shared: &Shared) {
     };
     shared.open.fetch_add(1, Ordering::SeqCst);
     for stream in [client, &server] {
+        let _ = SockRef::from(stream).set_send_buffer_size(KERNEL);
+        let _ = SockRef::from(stream).set_recv_buffer_size(KERNEL);
         let _ = stream.set_nodelay(true);
         let _ = stream.set_read_timeout(Some(LOOK));
         let _ = stream.set_write_timeout(Some(LOOK));
@@ -188,12 +242,18 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, towards_cl
             std::thread::sleep(LOOK);
             continue;
         }
-        match (&*from).read(&mut buffer) {
+        // Little at a time on a slow link, so that its users take turns.
+        let most = if matches!(shared.mode(), Mode::Slow(_)) { 4 * 1024 } else { buffer.len() };
+        match (&*from).read(buffer.get_mut(..most).unwrap_or_default()) {
             Ok(0) => {
                 let _ = to.shutdown(Shutdown::Write);
                 return;
             }
             Ok(length) => {
+                if towards_client {
+                    shared.rewrite(buffer.get_mut(..length).unwrap_or_default());
+                }
+                shared.carry(towards_client, length);
                 let (pass, over) = shared.allow(towards_client, length);
                 let part = buffer.get(..pass).unwrap_or_default();
                 if !write(to, part, shared, born) {

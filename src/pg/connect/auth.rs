@@ -16,7 +16,7 @@ use super::{
     ChannelBinding, Error, Host, Options, ServerError, passfile,
     wire::{Wire, text},
 };
-use crate::net::{self, Secret, SecretSource};
+use crate::net::{Secret, SecretSource};
 
 /// What is asked for by a message `R`: its first four bytes.
 mod ask {
@@ -181,9 +181,7 @@ fn password(wire: &Wire, options: &Options, host: &Host) -> Result<Secret, Error
     let configured = match &options.password {
         None => None,
         Some(source) => Some(source.read().map_err(|error| match source {
-            SecretSource::File(path) => {
-                Error::Net(net::Error::File { path: path.clone(), why: error.to_string() })
-            }
+            SecretSource::File(path) => Error::PasswordFile { path: path.clone(), source: error },
             SecretSource::Text(_) => {
                 Error::Setting { what: "the password", why: "it is unreadable" }
             }

@@ -1,6 +1,6 @@
 //! Why there is no connection to PostgreSQL, or no longer one.
 
-use std::{fmt, io};
+use std::{fmt, io, path::PathBuf};
 
 use super::{Host, ServerError, TargetSession};
 use crate::{
@@ -45,6 +45,12 @@ pub enum Error {
         /// What was wrong.
         what: String,
     },
+    /// It does not know all that is set at login.
+    #[error("PostgreSQL at {to} is too old: 14 or later is needed")]
+    TooOld {
+        /// Server.
+        to: String,
+    },
     /// TLS was asked for, and there is none.
     #[error("PostgreSQL at {to} does not offer TLS (its ssl is off)")]
     NoTls {
@@ -68,6 +74,14 @@ pub enum Error {
         to: String,
         /// Role.
         user: String,
+    },
+    /// It was readable at start.
+    #[error("postgres.password_file {} cannot be read", .path.display())]
+    PasswordFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
     },
     /// It did not prove that it knows the password.
     #[error("PostgreSQL at {to} did not prove itself by SCRAM")]
@@ -129,14 +143,15 @@ impl Error {
             Self::Net(error) | Self::Untrusted(error) => error.disposition(),
             Self::Server { during, error, .. } => sqlstate::disposition(&error.sqlstate, *during),
             Self::Broken { .. } | Self::Role { .. } | Self::Hosts(_) => Disposition::Retry,
-            Self::Protocol { .. } | Self::NoTls { .. } | Self::Unpinned { .. } => {
-                Disposition::Halt(Exit::Unavailable)
-            }
+            Self::Protocol { .. }
+            | Self::TooOld { .. }
+            | Self::NoTls { .. }
+            | Self::Unpinned { .. } => Disposition::Halt(Exit::Unavailable),
             Self::Method { .. }
             | Self::NoPassword { .. }
             | Self::Scram { .. }
             | Self::Binding { .. } => Disposition::Halt(Exit::Permission),
-            Self::Setting { .. } => Disposition::Halt(Exit::Config),
+            Self::Setting { .. } | Self::PasswordFile { .. } => Disposition::Halt(Exit::Config),
         }
     }
 

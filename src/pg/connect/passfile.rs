@@ -5,7 +5,10 @@
 use std::{fs, io, path::Path};
 
 use super::Host;
-use crate::net::{Error, Secret};
+use crate::net::{Error, Secret, read_file};
+
+/// Longest file that is read: ten thousand logins have a tenth of it.
+const LONGEST: u64 = 8 << 20;
 
 /// The password for this login; `None`: no such file, or no such line.
 ///
@@ -24,13 +27,10 @@ pub(super) fn lookup(
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(refuse(error.to_string())),
     };
-    if !about.is_file() {
-        return Err(refuse("it is no plain file".to_owned()));
-    }
     if others_may_read(&about) {
         return Err(refuse("others may read it; its mode must be 0600 or less".to_owned()));
     }
-    let text = fs::read(path).map_err(|error| refuse(error.to_string()))?;
+    let text = read_file(path, LONGEST).map_err(|error| refuse(error.to_string()))?;
     match find(&text, host, database, user) {
         None => Ok(None),
         Some(password) => match String::from_utf8(password) {

@@ -88,6 +88,9 @@ async fn reach(options: &Options, host: &Host) -> Result<Stream, Error> {
     }
 }
 
+/// A setting that 14 brought.
+const SINCE_14: &str = "idle_session_timeout";
+
 /// Everything that changes what a value looks like, and every timeout that could end us.
 ///
 /// The user's own come first, so that ours win.
@@ -109,7 +112,7 @@ fn pinned(options: &Options, kind: Kind) -> String {
         ("statement_timeout", "0"),
         ("lock_timeout", "0"),
         ("idle_in_transaction_session_timeout", "0"),
-        ("idle_session_timeout", "0"),
+        (SINCE_14, "0"),
     ] {
         pin(name, value);
     }
@@ -137,12 +140,25 @@ async fn until_ready(connection: &mut Connection) -> Result<(), Error> {
                     connection.secret_key = secret;
                 }
             }
-            b'E' => return Err(connection.wire.refused(&message.body)),
+            b'E' => return Err(too_old(connection.wire.refused(&message.body))),
             // Minor protocol versions and options that we did not ask for.
             b'v' => {}
             tag if connection.aside(tag, &message.body) => {}
             tag => return Err(connection.wire.unexpected(tag)),
         }
+    }
+}
+
+/// A server before 14 refuses the login itself, as it does not know every setting that is pinned.
+fn too_old(error: Error) -> Error {
+    const UNDEFINED_OBJECT: &str = "42704";
+    match error {
+        Error::Server { to, error, .. }
+            if error.sqlstate == UNDEFINED_OBJECT && error.message.contains(SINCE_14) =>
+        {
+            Error::TooOld { to }
+        }
+        other => other,
     }
 }
 

@@ -4,6 +4,7 @@
 //! pasted. One that tells of a gap says what is lost, and how to go on all the same.
 
 use crate::{
+    lsn::Lsn,
     pg::catalog,
     retry::{Disposition, Exit},
 };
@@ -74,16 +75,16 @@ pub enum Error {
         tables: String,
     },
     /// Somebody who may has to do it.
-    #[error("role {role:?} may not make {what}; have a role run that may: {sql}")]
+    #[error("role {role:?} may not make {what} ({said}); have a role run that may: {sql}")]
     MayNot {
         /// Ours.
         role: String,
         /// Publication or slot, by name.
         what: String,
+        /// PostgreSQL's own words. No `source`: what is to be run stands last.
+        said: String,
         /// What to run.
         sql: String,
-        /// PostgreSQL's own words.
-        source: tokio_postgres::Error,
     },
     /// Tables that are configured, and of which nothing would ever come.
     #[error("{}", .tables.join(" and "))]
@@ -124,6 +125,23 @@ pub enum Error {
         reason: String,
         /// Up to where it was read.
         confirmed: String,
+        /// What drops it and makes a new one.
+        sql: String,
+    },
+    /// There will be a gap: what is written up to that position is never sent.
+    #[error(
+        "replication slot {name:?} stands at {confirmed}, beyond the end of the server's WAL at \
+         {wal_end}: the server was put back to an earlier state, or the slot was told so by somebody \
+         else. What is committed before {confirmed} is lost to the stream. To begin with what is \
+         committed from now on, accepting that gap: {sql}"
+    )]
+    SlotAhead {
+        /// Its name.
+        name: String,
+        /// Its position.
+        confirmed: Lsn,
+        /// The server's.
+        wal_end: Lsn,
         /// What drops it and makes a new one.
         sql: String,
     },
@@ -187,6 +205,20 @@ const YOUNGER_THAN_SLOT: &str = "; and then a new slot, as the one that is there
      publication would be, and PostgreSQL reads a slot only with publications that are older";
 
 impl Error {
+    /// `role` may not make `what` by running `sql`.
+    pub(super) fn may_not(
+        role: &str,
+        what: String,
+        sql: &str,
+        refusal: &tokio_postgres::Error,
+    ) -> Self {
+        let said = match refusal.as_db_error() {
+            Some(error) => error.message().to_owned(),
+            None => refusal.to_string(),
+        };
+        Self::MayNot { role: role.to_owned(), what, said, sql: sql.to_owned() }
+    }
+
     /// What to do about it.
     #[must_use]
     pub fn disposition(&self) -> Disposition {
@@ -200,9 +232,10 @@ impl Error {
             | Self::NotPublished { .. }
             | Self::NoFailover { .. } => Disposition::Halt(Exit::Config),
             Self::MayNot { .. } => Disposition::Halt(Exit::Permission),
-            Self::SlotMissing { .. } | Self::SlotLost { .. } | Self::PublicationTooYoung { .. } => {
-                Disposition::Halt(Exit::Gap)
-            }
+            Self::SlotMissing { .. }
+            | Self::SlotLost { .. }
+            | Self::SlotAhead { .. }
+            | Self::PublicationTooYoung { .. } => Disposition::Halt(Exit::Gap),
             // A standby may be promoted, and a slot set free.
             Self::Standby { .. }
             | Self::Busy { .. }

@@ -5,7 +5,7 @@ use tokio_postgres::{Client, Row, error::SqlState};
 use super::{
     Error, PublicationOptions, Table,
     command::{literal, quoted},
-    name,
+    identity, name,
 };
 use crate::pg::catalog::{self, Server, field};
 
@@ -71,7 +71,7 @@ pub async fn prepare(
     }
     let absent = absent(client, &options.names, &published.tables, mapped).await?;
     report_absent(absent, &kinds, &mut published.warnings)?;
-    published.warnings.extend(identities(client, &options.names).await?);
+    published.warnings.extend(identity::warnings(client, server, &options.names).await?);
     Ok(published)
 }
 
@@ -185,12 +185,7 @@ async fn create(client: &Client, server: &Server, name: &str, sql: &str) -> Resu
             if [SqlState::INSUFFICIENT_PRIVILEGE, SqlState::READ_ONLY_SQL_TRANSACTION]
                 .contains(code) =>
         {
-            Err(Error::MayNot {
-                role: server.role.clone(),
-                what: format!("publication {name:?}"),
-                sql: sql.to_owned(),
-                source,
-            })
+            Err(Error::may_not(&server.role, format!("publication {name:?}"), sql, &source))
         }
         _ => Err(catalog::Error { what: "a new publication", source }.into()),
     }
@@ -279,66 +274,6 @@ fn report_absent(
     }
     if refused.is_empty() { Ok(()) } else { Err(Error::NotPublished { tables: refused }) }
 }
-
-/// A warning for every table of which PostgreSQL refuses updates or deletes while it is published.
-async fn identities(client: &Client, names: &[String]) -> Result<Vec<String>, Error> {
-    let what = "the replica identities of published tables";
-    let rows = client.query(IDENTITIES, &[&names]).await.map_err(catalog::Error::asking(what))?;
-    let warning = |row: &Row| -> Result<String, Error> {
-        let table = Table { namespace: field(row, 0, what)?, name: field(row, 1, what)? };
-        let (updates, deletes) = (field::<bool>(row, 3, what)?, field::<bool>(row, 4, what)?);
-        let refused = match (updates, deletes) {
-            (true, false) => "updates",
-            (false, true) => "deletes",
-            _ => "updates and deletes",
-        };
-        let why = match field::<&str>(row, 2, what)? {
-            "d" => "it has no primary key to tell rows by",
-            "i" => "the index of its replica identity is gone",
-            _ => "its replica identity is NOTHING",
-        };
-        Ok(format!(
-            "PostgreSQL refuses {refused} of table {:?} while it is published, as {why}: \
-             ALTER TABLE {} REPLICA IDENTITY FULL;",
-            table.qualified(),
-            table.sql(),
-        ))
-    };
-    let mut warnings =
-        rows.iter().take(MOST_WARNINGS).map(warning).collect::<Result<Vec<_>, _>>()?;
-    if let Some(more @ 1..) = rows.len().checked_sub(MOST_WARNINGS) {
-        warnings.push(format!("… and of {more} more tables"));
-    }
-    Ok(warnings)
-}
-
-/// A database of thousands of tables without keys must not fill the log at every reconnect.
-const MOST_WARNINGS: usize = 20;
-
-// PostgreSQL looks at the table that holds the row, so a partitioned one is taken apart. See
-// `CheckCmdReplicaIdentity`, and `RelationGetIndexList` for which indexes count.
-const IDENTITIES: &str = "
-SELECT n.nspname::text, c.relname::text, c.relreplident::text,
-       bool_or(p.pubupdate), bool_or(p.pubdelete)
-FROM pg_publication p
-JOIN pg_publication_tables pt ON pt.pubname = p.pubname
-JOIN pg_namespace rn ON rn.nspname = pt.schemaname
-JOIN pg_class r ON r.relnamespace = rn.oid AND r.relname = pt.tablename
-CROSS JOIN LATERAL (
-    SELECT r.oid WHERE r.relkind <> 'p'
-    UNION ALL
-    SELECT tree.relid::oid FROM pg_partition_tree(r.oid) tree WHERE tree.isleaf AND r.relkind = 'p'
-) leaf(oid)
-JOIN pg_class c ON c.oid = leaf.oid AND c.relkind = 'r'
-JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE p.pubname = ANY ($1::text[]) AND (p.pubupdate OR p.pubdelete) AND c.relreplident <> 'f'
-  AND NOT EXISTS (
-    SELECT FROM pg_index i
-    WHERE i.indrelid = c.oid AND i.indisvalid AND i.indimmediate
-      AND CASE c.relreplident WHEN 'd' THEN i.indisprimary
-                              WHEN 'i' THEN i.indisreplident ELSE false END)
-GROUP BY 1, 2, 3
-ORDER BY 1, 2";
 
 /// `publication "a"`, or `publications "a", "b"`.
 fn list(names: &[String]) -> String {

@@ -45,6 +45,8 @@ pub(super) struct Slot {
     plugin: Option<String>,
     database: Option<String>,
     synced: bool,
+    /// Where the server's WAL ended when the slot was looked at.
+    wal_end: Lsn,
     pub(super) two_phase: bool,
 }
 
@@ -84,6 +86,7 @@ pub(super) async fn find(client: &Client, name: &str) -> Result<Option<Slot>, ca
         plugin: text("plugin"),
         database: text("database"),
         synced: text("synced").as_deref() == Some("true"),
+        wal_end: now,
         two_phase: text("two_phase").as_deref() == Some("true"),
     }))
 }
@@ -117,8 +120,7 @@ impl Slot {
         }
         if let Some(reason) = &self.health.invalidation_reason {
             let confirmed = self.health.confirmed_flush.unwrap_or_default().to_string();
-            let slot = literal(&name);
-            let sql = format!("SELECT pg_drop_replication_slot({slot}); {}", create_sql(&name));
+            let sql = remake_sql(&name);
             return Err(Error::SlotLost { name, reason: explained(reason), confirmed, sql });
         }
         if self.synced && server.in_recovery {
@@ -127,8 +129,13 @@ impl Slot {
         if let Some(pid) = self.health.active_pid {
             return Err(Error::Busy { name, pid });
         }
-        if self.health.confirmed_flush.is_none() {
+        let Some(confirmed) = self.health.confirmed_flush else {
             return Err(Error::Unfinished { name });
+        };
+        // A standby's end is what it has replayed: not the end of the WAL that is written.
+        if confirmed > self.wal_end && !server.in_recovery {
+            let sql = remake_sql(&name);
+            return Err(Error::SlotAhead { name, confirmed, wal_end: self.wal_end, sql });
         }
         Ok(())
     }
@@ -177,6 +184,11 @@ pub(super) fn create_sql(name: &str) -> String {
     format!("SELECT pg_create_logical_replication_slot({}, 'pgoutput');", literal(name))
 }
 
+/// What a person runs to go on after a gap.
+fn remake_sql(name: &str) -> String {
+    format!("SELECT pg_drop_replication_slot({}); {}", literal(name), create_sql(name))
+}
+
 /// Makes the slot. PostgreSQL first waits for the end of every transaction that is open, which may
 /// take any time: that is said, again and again.
 pub(super) async fn create(
@@ -211,12 +223,10 @@ pub(super) async fn create(
         Some(code) if *code == SqlState::CONFIGURATION_LIMIT_EXCEEDED => {
             Err(Error::NoFreeSlot { name, source })
         }
-        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => Err(Error::MayNot {
-            role: server.role.clone(),
-            what: format!("replication slot {name:?}"),
-            sql,
-            source,
-        }),
+        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
+            let what = format!("replication slot {name:?}");
+            Err(Error::may_not(&server.role, what, &sql, &source))
+        }
         _ => Err(catalog::Error { what: "a new replication slot", source }.into()),
     }
 }

@@ -4,14 +4,15 @@
 //! the limits are ours: its own client sets no `TCP_NODELAY`, knows no timeout, and repeats a
 //! Produce that was throttled but carried out.
 //!
-//! **Invariant.** No request waits for ever. After one that was not answered in time, or not
-//! readably, the connection is closed: nobody could tell what a later answer belongs to.
+//! **Invariant.** No request waits for ever: its time runs while nothing moves that would bring it
+//! nearer to its answer. After one that was not answered in time, or not readably, the connection is
+//! closed: nobody could tell what a later answer belongs to.
 
 use std::{
     fmt, io,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -23,13 +24,14 @@ use rskafka::{
         primitives::Int16, traits::ReadError,
     },
 };
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Options, TopicOptions,
     codes::{NONE, TOPIC_ALREADY_EXISTS, TOPIC_AUTHORIZATION_FAILED},
     error::{Error, Refusal, line},
+    flow::Flow,
     line::Line,
     metadata::Metadata,
     sasl,
@@ -55,6 +57,7 @@ struct Inner {
     options: Options,
     messenger: Messenger<Line<net::Stream>>,
     cut: CancellationToken,
+    flow: Arc<Flow>,
     answered: AtomicBool,
     renew_at: Option<Instant>,
 }
@@ -93,13 +96,15 @@ impl Broker {
             .await
             .map_err(|source| unreached(&name, source))?;
         let cut = CancellationToken::new();
-        let line = Line::new(stream, &cut);
+        let flow = Arc::new(Flow::new());
+        let line = Line::new(stream, &cut, Arc::clone(&flow));
         let messenger = Messenger::new(line, MAX_ANSWER, Arc::from(options.client_id.as_str()));
         let mut inner = Inner {
             name,
             options: options.clone(),
             messenger,
             cut,
+            flow,
             answered: AtomicBool::new(false),
             renew_at: None,
         };
@@ -311,17 +316,23 @@ impl Inner {
     }
 
     async fn call_within<C: Call>(&self, call: C, limit: Duration) -> Result<C::Answer, Error> {
-        let answer = timeout(limit, self.messenger.request(wire::Sent(call))).await;
+        let end = AtomicU64::new(u64::MAX);
+        let queued = |bytes| end.store(self.flow.queue(bytes), Ordering::Relaxed);
+        let answer = tokio::select! {
+            biased; // it is put into its place in the order when it is first polled
+            answer = self.messenger.request(wire::Sent(call, queued)) => answer,
+            () = self.flow.stalled(&end, limit) => {
+                self.cut.cancel();
+                let broker = self.name.clone();
+                return Err(Error::Timeout { broker, api: C::NAME, after: limit });
+            }
+        };
         match answer {
-            Ok(Ok(wire::Received(answer))) => {
+            Ok(wire::Received(answer)) => {
                 self.answered.store(true, Ordering::Relaxed);
                 Ok(answer)
             }
-            Ok(Err(error)) => Err(self.explain(C::NAME, error)),
-            Err(_) => {
-                self.cut.cancel();
-                Err(Error::Timeout { broker: self.name.clone(), api: C::NAME, after: limit })
-            }
+            Err(error) => Err(self.explain(C::NAME, error)),
         }
     }
 

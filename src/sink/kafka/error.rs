@@ -1,6 +1,6 @@
 //! What can go wrong between us and Kafka.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use rskafka::messenger::RequestError;
 
@@ -95,9 +95,11 @@ pub enum Error {
         /// Request.
         api: &'static str,
     },
-    /// The password's file cannot be read.
-    #[error("the password for Kafka cannot be read")]
+    /// The password's file cannot be read; it could be at start.
+    #[error("kafka.sasl.password_file {} cannot be read", .path.display())]
     Password {
+        /// The file.
+        path: PathBuf,
         /// The system's reason.
         source: io::Error,
     },

@@ -7,26 +7,31 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
+use super::flow::Flow;
+
 /// A stream that fails from the moment on when its token is cancelled.
 pub(super) struct Line<S> {
     stream: S,
     cut: CancellationToken,
+    flow: Arc<Flow>,
     // One for each half: they are polled by two tasks, and a future wakes only the last one.
     reading: Pin<Box<WaitForCancellationFutureOwned>>,
     writing: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl<S> Line<S> {
-    pub(super) fn new(stream: S, cut: &CancellationToken) -> Self {
+    pub(super) fn new(stream: S, cut: &CancellationToken, flow: Arc<Flow>) -> Self {
         Self {
             stream,
             cut: cut.clone(),
+            flow,
             reading: Box::pin(cut.clone().cancelled_owned()),
             writing: Box::pin(cut.clone().cancelled_owned()),
         }
@@ -57,6 +62,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
         };
         if ended {
             this.cut.cancel();
+        } else if read.is_ready() {
+            this.flow.read();
         }
         read
     }
@@ -73,8 +80,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
             return Poll::Ready(Err(cut_off()));
         }
         let written = Pin::new(&mut this.stream).poll_write(cx, buf);
-        if matches!(written, Poll::Ready(Err(_))) {
-            this.cut.cancel();
+        match &written {
+            Poll::Ready(Ok(bytes)) => this.flow.wrote(*bytes),
+            Poll::Ready(Err(_)) => this.cut.cancel(),
+            Poll::Pending => {}
         }
         written
     }
@@ -102,7 +111,7 @@ mod tests {
     async fn a_cut_ends_what_waits_on_either_half() {
         let (ours, _theirs) = duplex(4);
         let cut = CancellationToken::new();
-        let (mut read, mut write) = split(Line::new(ours, &cut));
+        let (mut read, mut write) = split(Line::new(ours, &cut, Arc::new(Flow::new())));
         let reading = tokio::spawn(async move { read.read_u8().await });
         let writing = tokio::spawn(async move { write.write_all(&[0; 100]).await });
         tokio::task::yield_now().await;
@@ -116,7 +125,7 @@ mod tests {
     async fn the_other_sides_end_is_told() {
         let (ours, theirs) = duplex(4);
         let cut = CancellationToken::new();
-        let mut line = Line::new(ours, &cut);
+        let mut line = Line::new(ours, &cut, Arc::new(Flow::new()));
         drop(theirs);
         assert_eq!(line.read(&mut [0; 4]).await.unwrap(), 0);
         assert!(cut.is_cancelled());

@@ -7,11 +7,13 @@ use crate::net::{SecretSource, TcpOptions, TlsOptions};
 pub mod broker;
 pub mod codes;
 mod error;
+mod flow;
 mod line;
 pub mod metadata;
 pub mod producer;
 mod sasl;
-mod scram;
+#[doc(hidden)]
+pub mod scram;
 pub mod topics;
 #[doc(hidden)]
 pub mod wire;
@@ -83,7 +85,8 @@ pub struct Options {
     pub tcp: TcpOptions,
     /// Codec.
     pub compression: Compression,
-    /// Longest wait for the answer to one request. A Produce asks the broker to answer within it.
+    /// Longest wait for the answer to one request while nothing moves on the connection. A Produce asks
+    /// the broker to answer within it.
     pub request_timeout: Duration,
     /// Longest pause between two attempts.
     pub retry_max: Duration,

@@ -4,7 +4,7 @@
 //! SCRAM is ours, as in [RFC 5802](https://www.rfc-editor.org/rfc/rfc5802), but without SASLprep:
 //! Kafka's brokers take the password's UTF-8 as it is.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use super::{
     Mechanism, Sasl,
@@ -30,7 +30,10 @@ pub(super) async fn login(link: &impl Ask, sasl: &Sasl) -> Result<Option<Duratio
         let (broker, offered) = (link.broker().to_owned(), line(&offer.mechanisms.join(", ")));
         return Err(Error::Mechanism { broker, wanted: mechanism, offered });
     }
-    let password = sasl.password.read().map_err(|source| Error::Password { source })?;
+    let password = sasl.password.read().map_err(|source| {
+        let path = sasl.password.path().map(Path::to_owned).unwrap_or_default();
+        Error::Password { path, source }
+    })?;
     let lifetime_ms = match sasl.mechanism {
         Mechanism::Plain => {
             let token = format!("\0{}\0{}", sasl.user, password.reveal());

@@ -15,8 +15,10 @@ const MOST_ITERATIONS: u32 = 200_000;
 
 /// Which hash.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Algorithm {
+pub enum Algorithm {
+    /// SCRAM-SHA-256.
     Sha256,
+    /// SCRAM-SHA-512.
     Sha512,
 }
 
@@ -44,21 +46,25 @@ impl Algorithm {
 }
 
 /// A login that waits for the broker's first message.
-pub(super) struct Scram {
+#[derive(Debug)]
+pub struct Scram {
     algorithm: Algorithm,
     nonce: String,
     bare: String,
 }
 
 /// What the broker's last message has to prove.
-pub(super) struct Verifier {
+pub struct Verifier {
     key: hmac::Key,
     message: String,
 }
 
 impl Scram {
     /// With a new nonce.
-    pub(super) fn begin(algorithm: Algorithm, user: &str) -> Result<Self, &'static str> {
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn begin(algorithm: Algorithm, user: &str) -> Result<Self, &'static str> {
         let mut random = [0; 24];
         SystemRandom::new().fill(&mut random).map_err(|_| "the system has no random numbers")?;
         Ok(Self::with_nonce(algorithm, user, BASE64.encode(random)))
@@ -71,16 +77,16 @@ impl Scram {
     }
 
     /// The client's first message. Kafka knows no channel binding.
-    pub(super) fn message(&self) -> Vec<u8> {
+    #[must_use]
+    pub fn message(&self) -> Vec<u8> {
         format!("n,,{}", self.bare).into_bytes()
     }
 
     /// The client's last message, and what the broker's must then prove.
-    pub(super) fn answer(
-        self,
-        first: &[u8],
-        password: &str,
-    ) -> Result<(Vec<u8>, Verifier), &'static str> {
+    ///
+    /// # Errors
+    /// What is wrong with the broker's first.
+    pub fn answer(self, first: &[u8], password: &str) -> Result<(Vec<u8>, Verifier), &'static str> {
         let first = std::str::from_utf8(first).map_err(|_| "its first message is no UTF-8")?;
         let mut fields = first.split(',');
         let nonce = field(fields.next(), "r=").ok_or("its first message has no nonce")?;
@@ -118,7 +124,10 @@ impl Scram {
 
 impl Verifier {
     /// Whether the broker knows the password too.
-    pub(super) fn check(&self, last: &[u8]) -> Result<(), &'static str> {
+    ///
+    /// # Errors
+    /// It does not, or cannot say so.
+    pub fn check(&self, last: &[u8]) -> Result<(), &'static str> {
         let last = std::str::from_utf8(last).map_err(|_| "its last message is no UTF-8")?;
         let proof = field(last.split(',').next(), "v=").ok_or("its last message has no proof")?;
         let proof = BASE64.decode(proof).map_err(|_| "its proof is no base64")?;

@@ -263,8 +263,7 @@ impl Driver {
             }
             Done::Topic { name, result, reply } => {
                 if let Ok(topic) = &result {
-                    let partitions = usize::try_from(topic.partitions).unwrap_or(usize::MAX);
-                    self.machine.topic(&name, partitions, topic.max_message_bytes);
+                    self.machine.topic(&name, topic);
                 }
                 let _ = reply.send(result); // else nobody waits for it any more
             }
@@ -291,6 +290,7 @@ impl Driver {
         let topics = metadata.topics.into_iter().map(|topic| Leaders {
             topic: topic.name,
             code: topic.code,
+            id: topic.id,
             leaders: topic.partitions.iter().map(|p| (p.index, p.leader)).collect(),
         });
         self.machine.leaders(topics.collect(), now, random);

@@ -30,6 +30,7 @@ use crate::{
         Delivery,
         kafka::{
             error::Error,
+            topics::Topic as LookedUp,
             wire::{PartitionProduced, PartitionRecords, Produced},
         },
     },
@@ -104,8 +105,14 @@ struct Topic {
     /// Places of its partitions that were ever written.
     places: BTreeMap<i32, usize>,
     max_message_bytes: Option<usize>,
-    /// How many partitions there were at the last look.
+    /// How many partitions records are spread over: those that there were when it was looked up.
+    routed: usize,
+    /// How many partitions there are, by the broker that knows most of them.
     count: usize,
+    /// Another one after it was deleted and made anew, as far as brokers tell.
+    id: Option<[u8; 16]>,
+    /// Its id before that.
+    replaced: Option<[u8; 16]>,
     /// By partition, as metadata last said.
     leaders: BTreeMap<i32, Option<i32>>,
 }
@@ -124,6 +131,7 @@ struct Errand {
 pub(super) struct Leaders {
     pub(super) topic: Arc<str>,
     pub(super) code: i16,
+    pub(super) id: Option<[u8; 16]>,
     /// By partition; `None`: an election is under way.
     pub(super) leaders: BTreeMap<i32, Option<i32>>,
 }
@@ -210,10 +218,12 @@ impl Machine {
     }
 
     /// A topic was looked up.
-    pub(super) fn topic(&mut self, name: &str, partitions: usize, max_message_bytes: usize) {
+    pub(super) fn topic(&mut self, name: &str, looked_up: &LookedUp) {
         let topic = self.topics.entry(Arc::from(name)).or_default();
-        topic.max_message_bytes = Some(max_message_bytes);
-        topic.count = partitions;
+        topic.max_message_bytes = Some(looked_up.max_message_bytes);
+        topic.routed = usize::try_from(looked_up.partitions).unwrap_or(usize::MAX);
+        topic.count = topic.routed;
+        topic.id = looked_up.id;
         self.metadata.wanted = true; // who leads is known before the first batch comes
     }
 

@@ -128,6 +128,11 @@ impl Queue {
         self.parts.push_back(Part::new(id, parcel, records, bytes, None));
     }
 
+    /// The broker may not know the id any more: the next batch goes alone.
+    pub(super) const fn unknown(&mut self) {
+        self.known_at = None;
+    }
+
     /// Whether something is still to be sent, now or later.
     pub(super) fn has_waiting(&self) -> bool {
         self.parts.len() > self.under_way
@@ -281,14 +286,16 @@ impl Queue {
     }
 
     /// Puts two parts in the place of one that is larger than the topic allows. Sequence numbers
-    /// count records, so those of the batches behind it stay as they are.
+    /// count records, so those of the batches behind it stay as they are. What a broker may hold of
+    /// the whole, it may hold of the halves: the topic's limit may have been lowered in between.
     pub(super) fn split(&mut self, id: u64, halves: [(u64, u32, Bytes); 2]) {
         self.cure = None;
         let Some(at) = self.parts.iter().position(|part| part.id == id) else { return };
         let Some(whole) = self.parts.remove(at) else { return };
         let mut sequence = whole.sequence;
         for (offset, (id, records, bytes)) in halves.into_iter().enumerate() {
-            let part = Part::new(id, whole.parcel, records, bytes, sequence);
+            let mut part = Part::new(id, whole.parcel, records, bytes, sequence);
+            (part.in_doubt, part.overtaken) = (whole.in_doubt, whole.overtaken);
             self.parts.insert(at + offset, part);
             sequence = sequence.map(|first| after(first, records));
         }
@@ -389,6 +396,36 @@ mod tests {
         queue.stored(3, now).unwrap();
         assert_eq!(queue.implied().unwrap().id, 2);
         assert!(queue.is_empty());
+    }
+
+    /// Found by the simulation: the whole was stored, its answer lost, and the topic's limit lowered.
+    #[test]
+    fn halves_of_a_batch_in_doubt_are_stored_if_one_behind_them_is() {
+        let now = Instant::now();
+        let mut queue = queue(5);
+        send(&mut queue, now);
+        queue.stored(1, now).unwrap();
+        send(&mut queue, now);
+        (2..=5).for_each(|id| queue.failed(id, Failure::InDoubt, now, 0));
+        let now = now + LONGEST;
+        assert_eq!(send(&mut queue, now), [2]);
+        queue.stored(2, now).unwrap();
+        assert_eq!(send(&mut queue, now), [3, 4, 5]);
+        queue.failed(3, Failure::InDoubt, now, 0);
+        queue.failed(4, Failure::TooLarge, now, 0);
+        queue.failed(5, Failure::Refused, now, 0);
+        assert_eq!(queue.cure(), Some(Cure::Split(4)));
+        queue.split(4, [6, 7].map(|id| (id, 1, Bytes::from(vec![0; 61]))));
+        let now = now + LONGEST;
+        assert_eq!(send(&mut queue, now), [3]);
+        queue.stored(3, now).unwrap();
+        assert_eq!(send(&mut queue, now), [6, 7, 5]);
+        queue.failed(6, Failure::OutOfOrder, now, 0);
+        queue.failed(7, Failure::OutOfOrder, now, 0);
+        assert!(queue.implied().is_none());
+        queue.stored(5, now).unwrap();
+        let implied: Vec<_> = std::iter::from_fn(|| queue.implied()).map(|part| part.id).collect();
+        assert_eq!(implied, [6, 7]);
     }
 
     #[test]

@@ -18,7 +18,10 @@ use crate::{
     batch::{Batch, Batcher, Codec, Limits, Stamp},
     lsn::Lsn,
     progress::Ledger,
-    sink::kafka::wire::{PartitionProduced, PartitionRecords, Produced},
+    sink::kafka::{
+        topics,
+        wire::{PartitionProduced, PartitionRecords, Produced},
+    },
 };
 
 type Key = (Arc<str>, i32);
@@ -191,8 +194,15 @@ impl World {
             ((Arc::from(topic), partition), log)
         });
         let mut machine = Machine::new(settings, Identity { id: 1, epoch: 0 });
+        let looked_up = topics::Topic {
+            partitions: 2,
+            max_message_bytes: 2000,
+            min_insync_replicas: None,
+            compacted: false,
+            id: None,
+        };
         for topic in ["a", "b"] {
-            machine.topic(topic, 2, 2000);
+            machine.topic(topic, &looked_up);
         }
         let limit = 400 + usize::try_from(seed % 1000).unwrap();
         Self {
@@ -356,6 +366,7 @@ impl World {
         let topics = ["a", "b"].map(|topic| Leaders {
             topic: Arc::from(topic),
             code: 0,
+            id: None,
             leaders: self
                 .logs
                 .iter()

@@ -68,13 +68,16 @@ pub trait Call: Send {
     fn read(body: &[u8], version: i16) -> Result<Self::Answer, Malformed>;
 }
 
-/// A [`Call`] as rskafka's messenger takes it.
-pub(super) struct Sent<C>(pub(super) C);
+/// A [`Call`] as rskafka's messenger takes it, which is told how many bytes it will be on the wire.
+pub(super) struct Sent<C, F>(pub(super) C, pub(super) F);
+
+/// The length that goes before each request.
+const FRAME: usize = 4;
 
 /// A [`Call`]'s answer as rskafka's messenger returns it.
 pub(super) struct Received<C: Call>(pub(super) C::Answer);
 
-impl<C: Call> RequestBody for Sent<C> {
+impl<C: Call, F> RequestBody for Sent<C, F> {
     type ResponseBody = Received<C>;
     const API_KEY: ApiKey = C::API;
     const API_VERSION_RANGE: ApiVersionRange =
@@ -87,7 +90,7 @@ pub(super) const fn version(number: i16) -> ApiVersion {
     ApiVersion(Int16(number))
 }
 
-impl<C: Call> WriteVersionedType<Vec<u8>> for Sent<C> {
+impl<C: Call, F: Fn(usize)> WriteVersionedType<Vec<u8>> for Sent<C, F> {
     fn write_versioned(
         &self,
         buffer: &mut Vec<u8>,
@@ -99,6 +102,7 @@ impl<C: Call> WriteVersionedType<Vec<u8>> for Sent<C> {
         if writer.overflowed() {
             return Err(WriteError::IO(IoError::other("a text is too long to be sent")).into());
         }
+        (self.1)(FRAME + buffer.len()); // the header is in it
         Ok(())
     }
 }

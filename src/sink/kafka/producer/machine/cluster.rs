@@ -1,9 +1,9 @@
 //! What the machine hears of the cluster: connections, leaders, producer ids.
 
 use tokio::time::Instant;
-use tracing::info;
+use tracing::warn;
 
-use super::{Errand, Failure, Identity, Leaders, Link, Machine, What, metrics};
+use super::{BTreeMap, Errand, Failure, Identity, Leaders, Link, Machine, Topic, What, metrics};
 use crate::sink::kafka::codes::{self, Named};
 
 impl Machine {
@@ -62,26 +62,20 @@ impl Machine {
     pub(in super::super) fn leaders(&mut self, topics: Vec<Leaders>, now: Instant, random: u32) {
         self.troubles.end(What::Metadata, now);
         let mut complete = true;
-        for Leaders { topic, code, leaders } in topics {
+        for Leaders { topic, code, id, leaders } in topics {
             let Some(known) = self.topics.get_mut(&topic) else { continue };
-            let (before, count) = (known.count, leaders.len());
-            if code == codes::NONE && count != before {
-                known.count = count;
-                if before > 0 {
-                    info!(
-                        "{topic} has {count} partitions now, {before} before; records go to those \
-                         that it had when it was looked up"
-                    );
-                }
-            }
+            let anew = code == codes::NONE && known.look(&topic, id, leaders.len());
             for (&number, &place) in &known.places {
                 let Some(partition) = self.partitions.get_mut(place) else { continue };
                 partition.leader = leaders.get(&number).copied().flatten();
+                if anew {
+                    partition.queue.unknown();
+                }
                 if partition.leader.is_some() || partition.queue.is_empty() {
                     continue;
                 }
                 complete = false;
-                let (cause, text) = leaderless(&topic, number, code, leaders.contains_key(&number));
+                let (cause, text) = leaderless(&topic, known, number, code, &leaders);
                 self.troubles.begin(What::Partition(place), &cause, text, now);
             }
             known.leaders = leaders;
@@ -121,15 +115,84 @@ impl Machine {
     }
 }
 
+impl Topic {
+    /// Says what has changed since the last look. Whether it is another topic of the same name now.
+    ///
+    /// Records stay where they are routed to: a key that moved to another partition would have what
+    /// comes next in another queue than what was there before, and nobody could tell their order.
+    fn look(&mut self, name: &str, id: Option<[u8; 16]>, count: usize) -> bool {
+        if id.is_some() && id == self.replaced {
+            return false; // that broker does not know the new one yet
+        }
+        let anew = matches!((self.id, id), (Some(before), Some(now)) if before != now);
+        if anew {
+            self.replaced = self.id;
+            self.count = count;
+            warn!(
+                "topic {name} was deleted and made anew: what was stored in it before is gone and is \
+                 not sent again; what comes from now on goes to the new one"
+            );
+        }
+        self.id = id.or(self.id);
+        let routed = self.routed;
+        if anew && count < routed {
+            warn!(
+                "topic {name} has {count} of the {routed} partitions that records are spread over: \
+                 those of the others wait; {}",
+                too_few(routed, count)
+            );
+        } else if routed > 0 && count > routed && (anew || count > self.count) {
+            warn!(
+                "topic {name} has {count} partitions now: records go on to the first {routed}, so \
+                 that the order of each key stays; once pgsluice is started anew it spreads keys \
+                 over all of them, and a key may go on in another partition"
+            );
+        }
+        self.count = self.count.max(count); // a broker may lag behind
+        anew
+    }
+}
+
+fn too_few(routed: usize, count: usize) -> String {
+    format!("give it {routed} again, or start pgsluice anew, which spreads keys over {count}")
+}
+
 /// Why a partition has no leader: as a cause, and in words.
-fn leaderless(topic: &str, number: i32, code: i16, there: bool) -> (String, String) {
+fn leaderless(
+    topic: &str,
+    known: &Topic,
+    number: i32,
+    code: i16,
+    leaders: &BTreeMap<i32, Option<i32>>,
+) -> (String, String) {
     if code != codes::NONE {
         let cause = format!("{topic}: {}", Named(code));
         (cause.clone(), format!("topic {cause}"))
-    } else if there {
+    } else if leaders.contains_key(&number) {
         ("no leader".to_owned(), format!("{topic}[{number}] has no leader"))
     } else {
-        let text = format!("{topic}[{number}] is not there any more: was the topic made anew?");
+        let cure = too_few(known.routed, leaders.len());
+        let text = format!("{topic}[{number}] is not there any more: {cure}");
         (format!("{topic}: partition missing"), text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_lags_behind_does_not_bring_an_old_topic_back() {
+        let [old, new, newest] = [1, 2, 3].map(|id| Some([id; 16]));
+        let mut topic = Topic { routed: 3, count: 3, id: old, ..Topic::default() };
+        let mut look = |id, count| topic.look("t", id, count);
+        assert!(!look(old, 3));
+        assert!(!look(None, 3), "a broker older than 2.8 does not tell");
+        assert!(look(new, 3));
+        assert!(!look(old, 3), "it lags");
+        assert!(!look(new, 3));
+        assert!(look(newest, 1));
+        assert!(!look(new, 3), "it lags");
+        assert!(!look(newest, 3));
     }
 }
