@@ -165,6 +165,7 @@ pub async fn run(
         last: Progress::default(),
         identity: None,
         slot_seen: false,
+        looked_up: false,
         warned: BTreeSet::new(),
         trouble: Trouble::default(),
         options,
@@ -196,6 +197,8 @@ struct App {
     identity: Option<(u64, u32)>,
     /// Whether this process streamed from the slot.
     slot_seen: bool,
+    /// Whether the topics that are known beforehand were looked up.
+    looked_up: bool,
     /// Warnings that were said.
     warned: BTreeSet<String>,
     trouble: Trouble,
@@ -224,7 +227,9 @@ impl App {
             };
             let text = chain(&error);
             self.trouble.say(&text, role);
+            let kafka_trouble = self.producer.as_ref().and_then(Producer::trouble);
             self.status.send_modify(|status| {
+                status.kafka_trouble = kafka_trouble;
                 status.last_error = Some(status::Trouble { text: text.clone(), at_ms: now_ms() });
             });
             set_role(&self.status, role, Some(text));
@@ -358,7 +363,16 @@ impl App {
     async fn prepare(&mut self) -> Result<Session, Error> {
         let Options { postgres, publication, slot, .. } = &self.options;
         let slot = SlotOptions { create: slot.create && !self.slot_seen, ..slot.clone() };
-        let session = Session::open(postgres, publication, &slot, &self.mapped).await?;
+        let session = match Session::open(postgres, publication, &slot, &self.mapped).await {
+            Ok(session) => session,
+            Err(error) => {
+                let error = Error::from(error);
+                if error.busy() {
+                    self.reach_kafka().await?; // who could not take over is not ready
+                }
+                return Err(error);
+            }
+        };
         for warning in &session.ready.warnings {
             if self.warned.insert(warning.clone()) {
                 tracing::warn!("{warning}");
@@ -367,11 +381,19 @@ impl App {
         if self.records.is_none() {
             self.records = Some(self.new_records(session.ready.server.system_identifier));
         }
-        if self.producer.is_none() {
-            self.producer = Some(Producer::connect(self.options.kafka.clone()).await?);
+        self.reach_kafka().await?;
+        if !self.looked_up {
             self.look_topics_up(&session).await?;
+            self.looked_up = true;
         }
         Ok(session)
+    }
+
+    async fn reach_kafka(&mut self) -> Result<(), Error> {
+        if self.producer.is_none() {
+            self.producer = Some(Producer::connect(self.options.kafka.clone()).await?);
+        }
+        Ok(())
     }
 
     fn new_records(&self, system_identifier: u64) -> Records {

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Parser, Subcommand, error::ErrorKind};
+use clap::{CommandFactory as _, Parser, Subcommand, error::ErrorKind};
 
 use crate::{
     config::{self, Purpose, Sources},
@@ -49,13 +49,19 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     let exit = match Cli::try_parse() {
-        Ok(cli) => command(cli),
+        Ok(cli) => execute(cli),
         Err(error) => usage(&error),
     };
     ExitCode::from(exit.code())
 }
 
-fn command(cli: Cli) -> Exit {
+/// All of the command line, for what is made from it: the manual page, the shells' completions.
+#[must_use]
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+fn execute(cli: Cli) -> Exit {
     let mut set = Vec::new();
     for pair in cli.set {
         let Some((key, value)) = split(&pair) else {
@@ -143,8 +149,7 @@ mod tests {
 
     #[test]
     fn describes_a_command_line_that_clap_finds_sound() {
-        use clap::CommandFactory as _;
-        Cli::command().debug_assert();
+        definition().debug_assert();
     }
 
     #[test]

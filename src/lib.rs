@@ -31,7 +31,7 @@
 //! | [`pipeline`] 10 | the loop, which owns all mutable state of the path; then drain |
 //! | [`app`], [`tail`] | supervisor: on error back off or halt; the changes on a terminal |
 //! | [`config`] | file, environment, `--set` → each module's options |
-//! | [`admin`], [`telemetry`], [`shell`], [`cli`] | the shell: HTTP, logs, runtime and signals, command line |
+//! | [`admin`], [`notify`], [`telemetry`], [`shell`], [`cli`] | the shell: HTTP, systemd, logs, runtime and signals, command line |
 //!
 //! # What must stay true
 //! 1. **Confirmed means stored.** Only [`progress`] makes a [`progress::Confirmed`];
@@ -57,6 +57,7 @@ pub mod encode;
 pub mod lsn;
 pub mod metrics;
 pub mod net;
+pub mod notify;
 pub mod pg;
 pub mod pipeline;
 pub mod progress;

@@ -38,6 +38,19 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Done,
+        Self::Usage,
+        Self::Data,
+        Self::Gap,
+        Self::Unavailable,
+        Self::Software,
+        Self::Drain,
+        Self::Permission,
+        Self::Config,
+    ];
+
     /// The number that the process ends with.
     #[must_use]
     pub const fn code(self) -> u8 {

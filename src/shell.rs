@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    panic,
+    panic, process,
     sync::Arc,
 };
 
@@ -17,6 +17,7 @@ use crate::{
     admin,
     app::{self, chain},
     metrics,
+    notify::Notifier,
     retry::{Disposition, Exit},
     sink::stdout::Look,
     status::Status,
@@ -34,13 +35,26 @@ pub fn run(options: app::Options, log: &telemetry::Options, warnings: &[String])
         tracing::warn!("{warning}");
     }
     let (status, shown) = watch::channel(first_status(&options));
+    let mut notifier =
+        Notifier::new(|name| std::env::var_os(name), process::id(), options.pipeline.drain);
+    let told = shown.clone();
     let admin = match options.admin.map(|at| serve(at, shown)).transpose() {
         Ok(admin) => admin,
         Err(error) => return refuse(&error, error.disposition()),
     };
-    let exit = block_on(async |stop| match app::run(options, status, stop).await {
-        Ok(()) => Exit::Done,
-        Err(error) => refuse(&error, error.disposition()),
+    let exit = block_on(async |stop| {
+        let ended = tokio::select! {
+            biased; // a stop is told before it is done
+            never = notifier.run(told, &stop, app::now_ms) => match never {},
+            ended = app::run(options, status, stop.clone()) => ended,
+        };
+        match ended {
+            Ok(()) => Exit::Done,
+            Err(error) => {
+                notifier.ended(&chain(&error));
+                refuse(&error, error.disposition())
+            }
+        }
     });
     if let Some(admin) = admin {
         admin.stop();
@@ -172,6 +186,6 @@ fn report_panics() {
     panic::set_hook(Box::new(move |info| {
         hook(info);
         tracing::error!("a bug in pgsluice; please report it with the lines above");
-        std::process::exit(i32::from(Exit::Software.code()));
+        process::exit(i32::from(Exit::Software.code()));
     }));
 }

@@ -113,6 +113,34 @@ impl Status {
         }
     }
 
+    /// It in one line, for a person.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let role = self.role.as_str();
+        match (self.role, &self.reason, &self.kafka_trouble) {
+            (Role::Streaming, _, trouble) => {
+                let what = trouble.as_ref().map(|trouble| format!("; Kafka: {trouble}"));
+                let behind = self.behind();
+                format!("{role} from slot {}: {behind}{}", self.slot, what.unwrap_or_default())
+            }
+            (Role::Draining, _, Some(trouble)) => {
+                format!("{role}: {}; Kafka: {trouble}", self.behind())
+            }
+            (Role::Draining, ..) => format!("{role}: {}", self.behind()),
+            (Role::Connecting | Role::Waiting, Some(reason), _) => format!("{role}: {reason}"),
+            (Role::Connecting | Role::Waiting, None, _) => role.to_owned(),
+        }
+    }
+
+    fn behind(&self) -> String {
+        let (seconds, bytes) = (self.lag_seconds.round(), self.stored.lag_bytes);
+        if seconds > 0.0 || bytes > 0 {
+            format!("{seconds} s and {bytes} bytes behind")
+        } else {
+            "all is stored".to_owned()
+        }
+    }
+
     /// Whether the loop turns. A server that is away is no reason to be killed.
     ///
     /// # Errors
@@ -159,6 +187,22 @@ mod tests {
         assert_eq!(status.alive(61_000), Ok(()));
         assert_eq!(status.alive(62_000), Err("streaming: nothing moved for 61 s".into()));
         assert_eq!(status.alive(0), Ok(())); // the clock was set back
+    }
+
+    #[test]
+    fn says_in_one_line_what_it_is_at_and_what_it_waits_for() {
+        let mut status = Status { slot: "s".into(), ..Status::default() };
+        assert_eq!(status.sentence(), "connecting");
+        status.reason = Some("no such host".into());
+        assert_eq!(status.sentence(), "connecting: no such host");
+        status.role = Role::Streaming;
+        assert_eq!(status.sentence(), "streaming from slot s: all is stored");
+        (status.lag_seconds, status.stored.lag_bytes) = (12.3, 4567);
+        status.kafka_trouble = Some("no broker answers".into());
+        let behind = "12 s and 4567 bytes behind; Kafka: no broker answers";
+        assert_eq!(status.sentence(), format!("streaming from slot s: {behind}"));
+        status.role = Role::Draining;
+        assert_eq!(status.sentence(), format!("draining: {behind}"));
     }
 
     #[test]

@@ -368,6 +368,59 @@ fn a_secret_has_one_place() {
 }
 
 #[test]
+fn a_credential_of_systemd_is_found_by_every_key_that_takes_a_file() {
+    let secret = file("secret", "x\n");
+    let (folder, name) = (secret.parent().unwrap().to_str().unwrap(), secret.file_name().unwrap());
+    let name = name.to_str().unwrap();
+    let keys = [
+        "postgres.password_file",
+        "postgres.passfile",
+        "postgres.sslrootcert",
+        "postgres.sslcert",
+        "postgres.sslkey",
+        "kafka.tls.ca",
+        "kafka.tls.cert",
+        "kafka.tls.key",
+        "kafka.sasl.password_file",
+    ];
+    for key in keys {
+        for prefix in ["$CREDENTIALS_DIRECTORY/", "${CREDENTIALS_DIRECTORY}/"] {
+            let written = format!("{prefix}{name}");
+            // What else the key needs is of no matter: the file itself is found, or is what is wrong.
+            let wrong = |given: Given| {
+                let refused = given.set(key, &written).load().err();
+                let problems = refused.map(|invalid| invalid.problems).unwrap_or_default();
+                let ours = problems.into_iter().filter(|p| p.key == key);
+                ours.map(|p| p.why).filter(|why| !why.starts_with("needs ")).collect::<Vec<_>>()
+            };
+            let unset = wrong(Given::least(""));
+            let why = "begins with $CREDENTIALS_DIRECTORY, which is not set";
+            assert!(unset.iter().any(|said| said.starts_with(why)), "{key}: {unset:?}");
+            for folder in [folder, &format!("{folder}/")] {
+                let set = wrong(Given::least("").var("CREDENTIALS_DIRECTORY", folder));
+                assert_eq!(set, Vec::<String>::new(), "{key}");
+            }
+            let elsewhere = wrong(Given::least("").var("CREDENTIALS_DIRECTORY", "/nowhere"));
+            let at = format!("is \"/nowhere/{name}\", which cannot be read");
+            assert!(elsewhere.iter().any(|said| said.starts_with(&at)), "{key}: {elsewhere:?}");
+        }
+    }
+    let config = Given::least("")
+        .set("postgres.password_file", &format!("$CREDENTIALS_DIRECTORY/{name}"))
+        .var("CREDENTIALS_DIRECTORY", folder)
+        .good();
+    let password = config.app.postgres.password.map(|source| source.read().unwrap());
+    assert_eq!(password.unwrap().reveal(), "x");
+    // Nothing else is expanded.
+    let text = Given::least("")
+        .set("postgres.password_file", "$HOME/$CREDENTIALS_DIRECTORY/x")
+        .var("HOME", folder)
+        .var("CREDENTIALS_DIRECTORY", folder)
+        .bad();
+    says(&text, &["postgres.password_file is \"$HOME/$CREDENTIALS_DIRECTORY/x\", which cannot"]);
+}
+
+#[test]
 fn no_secret_is_printed_or_shown_by_debug() {
     let text = LEAST.replace("user = \"u\"", "url = \"postgres://u:geheim1@h/d\"");
     let config = Given::toml(&text)

@@ -22,6 +22,8 @@ mod postgresql;
 #[path = "faults/process.rs"]
 mod process;
 mod support;
+#[path = "faults/systemd.rs"]
+mod systemd;
 #[path = "faults/topics.rs"]
 mod topics;
 #[path = "faults/watch.rs"]

@@ -16,7 +16,7 @@ const SHAPE: &[&str] = &["route", "encode"];
 const SINK: &[&str] = &["batch", "sink"];
 const RUN: &[&str] = &["pipeline", "app", "tail"];
 const CONFIG: &[&str] = &["config"];
-const SHELL: &[&str] = &["telemetry", "admin", "shell", "cli"];
+const SHELL: &[&str] = &["telemetry", "admin", "notify", "shell", "cli"];
 
 /// Each module and whom it may name besides itself; bottom first.
 const MAY_NAME: &[(&str, &[&[&str]])] = &[
@@ -40,7 +40,11 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("config", &[WORDS, MEANING, NET, SOURCE, SHAPE, SINK, RUN, &["telemetry", "admin"]]),
     ("telemetry", &[WORDS]),
     ("admin", &[WORDS, STATUS]),
-    ("shell", &[WORDS, STATUS, NET, SOURCE, SHAPE, SINK, RUN, CONFIG, &["telemetry", "admin"]]),
+    ("notify", &[STATUS]),
+    (
+        "shell",
+        &[WORDS, STATUS, NET, SOURCE, SHAPE, SINK, RUN, CONFIG, &["telemetry", "admin", "notify"]],
+    ),
     ("cli", &[WORDS, STATUS, NET, SOURCE, SHAPE, SINK, RUN, CONFIG, SHELL]),
 ];
 

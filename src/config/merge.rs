@@ -11,7 +11,7 @@ use figment::{
 };
 
 use super::{
-    Sources, file,
+    Sources, credential, file,
     kind::Kind,
     layer::{Layer, Level, Origin, path},
     libpq,
@@ -26,6 +26,8 @@ pub(super) struct Merged {
     pub dict: Dict,
     /// `~/.pgpass`.
     pub passfile: Option<PathBuf>,
+    /// `$CREDENTIALS_DIRECTORY`.
+    pub credentials: Option<OsString>,
 }
 
 impl Merged {
@@ -60,7 +62,8 @@ pub(super) fn merge(
     let mut profiles = figment.data().unwrap_or_default();
     let dict = profiles.remove(&Profile::Default).unwrap_or_default();
     let passfile = var(sources, "HOME").map(|home| PathBuf::from(home).join(".pgpass"));
-    Merged { figment, dict, passfile }
+    let credentials = var(sources, credential::VARIABLE).cloned();
+    Merged { figment, dict, passfile, credentials }
 }
 
 fn var<'a>(sources: &'a Sources, name: &str) -> Option<&'a OsString> {

@@ -10,6 +10,7 @@ use std::{collections::BTreeMap, env, ffi::OsString, fmt, path::PathBuf};
 
 use crate::{app, telemetry};
 
+mod credential;
 mod file;
 mod kafka;
 mod kind;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use figment::value::{Dict, Value as Raw};
 
 use super::{
-    Purpose,
+    Purpose, credential,
     kind::{Kind, Value, flat, quoted, what},
     layer::Origin,
     merge::Merged,
@@ -81,7 +81,7 @@ impl Settings {
                 (Some(key), Raw::Dict(_, dict)) if matches!(key.kind, Kind::Map) => {
                     self.read_map(key.name, dict, merged, &origin);
                 }
-                (Some(key), _) => match key.kind.read(raw) {
+                (Some(key), _) => match read(key.kind, raw, merged) {
                     Ok(value) => drop(self.set.insert(key.name, (value, origin))),
                     Err(why) => self.problem(Some(&origin), key.name, why),
                 },
@@ -285,6 +285,15 @@ impl Settings {
             );
         }
         Some(path)
+    }
+}
+
+fn read(kind: Kind, raw: &Raw, merged: &Merged) -> Result<Value, String> {
+    match (kind, kind.read(raw)?) {
+        (Kind::Path, Value::Text(path)) => {
+            credential::expand(path, merged.credentials.as_deref()).map(Value::Text)
+        }
+        (_, value) => Ok(value),
     }
 }
 

@@ -13,8 +13,10 @@ mod error;
 mod out;
 mod records;
 mod replay;
+mod report;
 
 use std::{
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -28,10 +30,11 @@ use tokio_util::sync::CancellationToken;
 
 pub use error::{Error, RowError};
 pub use records::Records;
+pub use report::Progress;
+use report::{REPORT, telling};
 
 use crate::{
-    lsn::Lsn,
-    metrics::{self, Stage},
+    metrics,
     pg::{
         pgoutput,
         relations::{Event, Questions, Relations},
@@ -74,23 +77,6 @@ impl Now {
     }
 }
 
-/// How far one session is; for `/status` and the metrics.
-#[derive(Clone, Debug, Default)]
-pub struct Progress {
-    /// Read from the walsender.
-    pub received: Lsn,
-    /// Stored, and everything before it.
-    pub stored: Lsn,
-    /// Told to PostgreSQL.
-    pub confirmed: Lsn,
-    /// Age of what was received last and may not be stored; zero if all is stored.
-    pub lag: Duration,
-    /// What Kafka has, if it takes no records now.
-    pub kafka_trouble: Option<String>,
-    /// Whether the drain has begun.
-    pub draining: bool,
-}
-
 /// One session: from `START_REPLICATION` to its end.
 pub struct Pipeline<'a> {
     /// The socket.
@@ -112,9 +98,6 @@ pub struct Pipeline<'a> {
     /// Commit time of the last transaction, µs since 2000.
     pub last_commit: i64,
 }
-
-/// How often progress is reported.
-const REPORT: Duration = Duration::from_secs(1);
 
 impl Pipeline<'_> {
     /// Streams until `stop`, and then to the end of the open transaction, until all is stored and
@@ -281,8 +264,9 @@ impl Pipeline<'_> {
         stop: &CancellationToken,
         give_up: &mut Option<Instant>,
     ) -> Result<(), Error> {
-        let Self { stream, relations, catalog, records, producer, drain, .. } = self;
-        let mut work = std::pin::pin!(async {
+        let (told, trouble) = (self.progress(give_up.is_some()), self.producer.troubles());
+        let Self { stream, relations, catalog, records, producer, drain, report, .. } = self;
+        let work = async {
             if !questions.none() {
                 let facts = catalog.ask(&questions).await?;
                 relations.learn(questions.oid, &facts);
@@ -293,7 +277,8 @@ impl Pipeline<'_> {
             }
             records.compile(relation);
             Ok::<(), Error>(())
-        });
+        };
+        let mut work = pin!(telling(work, *report, told, trouble));
         loop {
             select! {
                 biased;
@@ -314,36 +299,27 @@ impl Pipeline<'_> {
         }
     }
 
-    fn tell(&mut self, draining: bool) {
-        let stored = self.records.ledger.confirmed().lsn();
-        let (received, confirmed) = (self.stream.received(), self.stream.told());
-        metrics::lag_bytes(Stage::Stored, received.since(stored));
-        metrics::lag_bytes(Stage::Confirmed, received.since(confirmed));
-        let held = self.records.batcher.bytes() + self.producer.in_flight();
-        metrics::in_flight(held, self.in_flight);
-        let open = self.records.ledger.open();
-        metrics::open_transactions(open);
-        let lag = if open == 0 { Duration::ZERO } else { since(self.last_commit) };
-        metrics::lag_seconds(lag);
-        tracing::debug!(%received, %stored, %confirmed, open, held, "position; what is open holds it back");
-        let kafka_trouble = self.producer.trouble();
-        (self.report)(Progress { received, stored, confirmed, lag, kafka_trouble, draining });
-    }
-
     /// Everything that was received is whole: wait until it is stored, and tell PostgreSQL.
     async fn finish(mut self, give_up: Instant) -> Result<(), Error> {
         self.records.batcher.flush_all();
         self.hand_on("asked to stop");
+        let mut report_at = Instant::now() + REPORT;
         while self.records.ledger.open() > 0 {
             select! {
                 biased;
                 delivery = self.producer.delivered() => self.settle(delivery?),
                 () = sleep_until(give_up) => return Err(self.drain_over()),
+                () = sleep_until(report_at) => {
+                    report_at = Instant::now() + REPORT;
+                    self.tell(true);
+                }
                 turned = self.stream.turn(false) => turned?,
             }
         }
-        let from = self.stream.told();
-        match timeout_at(give_up, self.stream.finish()).await {
+        let (from, told, trouble) =
+            (self.stream.told(), self.progress(true), self.producer.troubles());
+        let finish = timeout_at(give_up, self.stream.finish());
+        match telling(finish, self.report, told, trouble).await {
             Ok(finished) => Ok(finished?),
             Err(_) => Err(Error::Drain { from }),
         }
@@ -374,13 +350,4 @@ async fn at(when: Option<Instant>) {
         Some(when) => sleep_until(when).await,
         None => std::future::pending().await,
     }
-}
-
-/// From a time of PostgreSQL's until now.
-fn since(committed_at: i64) -> Duration {
-    const EPOCH_US: i64 = 946_684_800_000_000;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
-    let age = now.saturating_sub(committed_at.saturating_add(EPOCH_US));
-    Duration::from_micros(u64::try_from(age).unwrap_or(0))
 }

@@ -352,7 +352,7 @@ impl Records {
     /// Kafka has a batch: gives the new position if that moved it.
     pub fn settle(&mut self, delivery: Delivery) -> Option<Confirmed> {
         let Batch { tickets, bytes, first_committed_at, .. } = delivery.batch;
-        metrics::acknowledged(super::since(first_committed_at));
+        metrics::acknowledged(super::report::since(first_committed_at));
         let mut moved = None;
         for (ticket, records) in &tickets {
             moved = self.ledger.ack(*ticket, u64::from(*records)).or(moved);

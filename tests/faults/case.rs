@@ -84,16 +84,21 @@ impl<'a> Case<'a> {
 
     /// Starts our process, by these values over the usual ones.
     pub fn spawn(&self, set: &[&str]) -> Pgsluice {
-        self.spawn_at(self.admin.0, set)
+        self.spawn_at(self.admin.0, set, &[])
+    }
+
+    /// The same with more environment.
+    pub fn spawn_with(&self, set: &[&str], env: &[(&str, &str)]) -> Pgsluice {
+        self.spawn_at(self.admin.0, set, env)
     }
 
     /// A second one, beside it; its own `admin.listen` is given back when the guard is dropped.
     pub fn spawn_second(&self, set: &[&str]) -> (Pgsluice, impl Drop + use<>) {
         let admin = Admin::take();
-        (self.spawn_at(admin.0, set), admin)
+        (self.spawn_at(admin.0, set, &[]), admin)
     }
 
-    fn spawn_at(&self, admin: u16, set: &[&str]) -> Pgsluice {
+    fn spawn_at(&self, admin: u16, set: &[&str], env: &[(&str, &str)]) -> Pgsluice {
         let Self { name, source, brokers, .. } = self;
         let tables: String = TABLES
             .iter()
@@ -108,7 +113,7 @@ impl<'a> Case<'a> {
         );
         let mut args = vec!["run"];
         set.iter().for_each(|set| args.extend(["-s", set]));
-        Pgsluice::spawn(&config, &args)
+        Pgsluice::spawn_with(&config, &args, env)
     }
 
     /// The same, and waits until it streams.

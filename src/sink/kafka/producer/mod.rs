@@ -137,6 +137,11 @@ impl Producer {
         self.trouble.borrow().clone()
     }
 
+    /// The same as it changes.
+    pub(crate) fn troubles(&self) -> watch::Receiver<Option<String>> {
+        self.trouble.clone()
+    }
+
     /// Ends the task and closes the connections. What is not delivered may be stored or not.
     pub async fn close(self) {
         let Self { commands, task, .. } = self;
