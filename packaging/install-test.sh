@@ -31,7 +31,7 @@ PACKAGE_VERSION=0.0.1 PACKAGING_DIST=$OLD/dist packaging/package.sh "$X86" >/dev
 SUPERUSER=$(tests/servers/pg-up 17 "$PG" | tail -1)
 tests/servers/kafka-down "$NAME" >/dev/null 2>&1 || true
 tests/servers/kafka-up "$NAME" "$KAFKA" >/dev/null
-sql() { psql -XqAt -v ON_ERROR_STOP=1 -d "$SUPERUSER" -c "$1"; }
+sql() { PGOPTIONS="-c client_min_messages=warning" psql -XqAt -v ON_ERROR_STOP=1 -d "$SUPERUSER" -c "$1"; }
 
 configure() { # KIND: what an administrator would write
   sql "drop table if exists $1; create table $1(id int primary key); drop publication if exists p; create publication p for table $1"
@@ -58,7 +58,7 @@ serve() { # KIND: the unit's own command, as the unit's user, in the root; ten r
   local unit=$ROOT_DIR/usr/lib/systemd/system/pgsluice.service command user end code=0
   command=$(sed -n 's/^ExecStart=//p' "$unit") user=$(sed -n 's/^User=//p' "$unit")
   # shellcheck disable=SC2016,SC2086
-  root sh -c 'echo $$ >"$1"; shift; exec env -i chroot "$@"' sh "$WORK/pid" \
+  root sh -c 'echo $$ >"$1"; shift; exec env -i "$(command -v chroot)" "$@"' sh "$WORK/pid" \
     --userspec="$(in_root id -u "$user"):$(in_root id -g "$user")" "$ROOT_DIR" $command >"$WORK/run.log" 2>&1 & local child=$!
   end=$((SECONDS + 120))
   until curl -fso /dev/null "http://127.0.0.1:$ADMIN/readyz"; do

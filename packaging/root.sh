@@ -12,10 +12,10 @@ fresh_root() { # FOLDER: unpacked there, with a systemctl that records what it i
     root tar -C "$TOOLS/bookworm" -cf "$kept.new" .; root mv "$kept.new" "$kept"; root rm -rf "$TOOLS/bookworm"
   fi
   mkdir -p "$1"; root tar -C "$1" -xf "$kept"
-  root mkdir -p "$1/run/systemd/system" "$1/usr/local/bin"
-  root tee "$1/usr/local/bin/systemctl" >/dev/null <<'S'
+  root mkdir -p "$1/run/systemd/system" "$1/usr/bin"
+  root tee "$1/usr/bin/systemctl" >/dev/null <<'S'
 #!/bin/sh
 echo "$*" >>/systemctl.log
 S
-  root chmod 755 "$1/usr/local/bin/systemctl"
+  root chmod 755 "$1/usr/bin/systemctl"
 }
