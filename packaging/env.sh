@@ -1,8 +1,8 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034 # what is set here is used by those who source it
 # What the scripts here share: what is pinned, and where things are kept. Sourced after a `cd` to the repository's root.
 . tests/servers/need.sh
 # One compiler for every static binary: what it makes is compared byte by byte. rust-version in Cargo.toml is what we promise to compile with.
-# shellcheck disable=SC2034 # what is set here is used by those who source it
 RUST=1.96.0 RUST_COMMIT=ac68faa20c58cbccd01ee7208bf3b6e93a7d7f96
 X86=x86_64-unknown-linux-musl ARM64=aarch64-unknown-linux-musl ARMV7=armv7-unknown-linux-musleabihf
 ALL=("$X86" "$ARM64" "$ARMV7")

@@ -138,6 +138,7 @@ rm "$JAIL/etc/hosts"
 printf 'nameserver %s\nsearch sluice.test\n' $NAMES >"$JAIL/etc/resolv.conf"
 # shellcheck disable=SC2016
 if [ -z "$ROOTED" ]; then echo "$TARGET: DNS not tried, as only root may listen on its port"; exit 0; fi
+# shellcheck disable=SC2016
 root sh -c 'echo $$ >"$1"; exec python3 packaging/names.py "$2" "$3"' sh "$WORK/dns.pid" $NAMES "$WORK/dns.log" >"$WORK/dns.ready" 2>&1 & DNS=$!
 for _ in $(seq 1 100); do [ -s "$WORK/dns.ready" ] && break; sleep 0.1; done
 grep -q ready "$WORK/dns.ready" || die "no DNS server on $NAMES: $(cat "$WORK/dns.ready")"
