@@ -13,14 +13,15 @@ MUSL=$DIST/$X86/pgsluice GLIBC=${GLIBC:-${CARGO_TARGET_DIR:-target}/$PROFILE/pgs
 [ -x "$MUSL" ] || die "$MUSL is not there: packaging/build.sh $X86"
 [ -n "${GLIBC_READY:-}" ] || RUSTUP_TOOLCHAIN=$RUST cargo build --quiet --locked --profile "$PROFILE" --bin pgsluice
 export BENCH_PG=$((${TESTS_PORTS:-15000} + 1190)) BENCH_KAFKA=$((${TESTS_PORTS:-15000} + 1160))
-rate() { # BINARY: rows/s of draining a backlog
-  PGSLUICE=$1 benches/throughput.sh rows="$ROWS" rounds=1 only=batched | awk '$1 == "pgsluice" { print $2 }'
+rate() { # BINARY: rows/s of draining a backlog, and µs of CPU a row
+  local said; said=$(PGSLUICE=$1 benches/throughput.sh rows="$ROWS" rounds=1 only=batched) || { echo "$said" >&2; die "no rate of $1"; }
+  awk '$1 == "pgsluice" { print $2, $4 }' <<<"$said"
 }
 pairs=()
 for ((i = 0; i < ROUNDS; i++)); do
-  if ((i % 2)); then m=$(rate "$MUSL") g=$(rate "$GLIBC"); else g=$(rate "$GLIBC") m=$(rate "$MUSL"); fi
-  pairs+=("$(awk -v m="$m" -v g="$g" 'BEGIN { printf "%.3f", m / g }')")
-  echo "musl $m rows/s, glibc $g rows/s: ${pairs[-1]}"
+  if ((i % 2)); then m=$(rate "$MUSL"); g=$(rate "$GLIBC"); else g=$(rate "$GLIBC"); m=$(rate "$MUSL"); fi
+  pairs+=("$(awk -v m="${m% *}" -v g="${g% *}" 'BEGIN { printf "%.3f", m / g }')")
+  echo "musl ${m% *} rows/s, ${m#* } us CPU a row; glibc ${g% *} rows/s, ${g#* } us: ${pairs[-1]}"
 done
 median=$(printf '%s\n' "${pairs[@]}" | sort -n | awk '{ a[NR] = $1 } END { print a[int((NR + 1) / 2)] }')
 echo "musl / glibc: median $median of $ROUNDS pairs"
