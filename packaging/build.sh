@@ -18,6 +18,8 @@ with_zig() { # TARGET: cargo with zig as C compiler and linker
   local target=$1 name flags; name=$(tr a-z- A-Z_ <<<"$target")
   # Position-independent, for address space randomisation: zig makes a plain static file unless it is told. No path of this machine.
   flags="-Crelocation-model=pic -Clink-arg=-pie --remap-path-prefix=$CARGO_HOME=/cargo --remap-path-prefix=$PWD=/src"
+  # Where the standard library's source is installed, rustc names that folder.
+  flags+=" --remap-path-prefix=$("${RUSTC:-rustc}" --print sysroot)/lib/rustlib/src/rust=/rustc/$RUST_COMMIT"
   [ -z "$STD_FLAGS" ] || flags="$STD_FLAGS -Clink-self-contained=no $flags"
   env "CARGO_TARGET_${name}_RUSTFLAGS=$flags" "CFLAGS_${target//-/_}=-ffile-prefix-map=$CARGO_HOME=/cargo" \
     "CARGO_PROFILE_${PROFILE^^}_STRIP=false" CARGO_TARGET_DIR="$OUT" \
@@ -45,6 +47,9 @@ for target; do
   static "$OUT/$target/$PROFILE/pgsluice"
   python3 packaging/elf.py strip "$OUT/$target/$PROFILE/pgsluice" "$DIST/$target/pgsluice"
   static "$DIST/$target/pgsluice"
+  for path in "$HOME/" "$CARGO_HOME/" "$PWD/" "$OUT/"; do
+    ! grep -qaF -e "$path" "$DIST/$target/pgsluice" || die "$DIST/$target/pgsluice has a path of this machine in it, below $path"
+  done
   bytes=$(stat -c %s "$DIST/$target/pgsluice")
   [ "$bytes" -le $MAX_BYTES ] || die "$DIST/$target/pgsluice has $bytes bytes, more than $MAX_BYTES"
   python3 packaging/sbom.py "$target" "$DIST/$target/pgsluice" >"$DIST/$target/pgsluice.cdx.json"
