@@ -1,12 +1,12 @@
 #!/bin/bash
 # tests/all.sh [PART ...]: everything that CI runs, part by part; all of them if none is named. Gets what is missing by apt-get if it
 # may (TESTBED_INSTALL=0 forbids), else says what to install. Each part has a time limit, so that nothing hangs.
-# Parts: format lint doc supply test fuzz tutorial. The last line sums up cargo's "test result" lines.
+# Parts: format lint doc supply test fuzz tutorial package. The last line sums up cargo's "test result" lines.
 set -uo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.." || exit 1
 export TESTBED_INSTALL=${TESTBED_INSTALL:-1} CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-auto}
 . tests/servers/need.sh
-PARTS=("$@"); [ $# -gt 0 ] || PARTS=(format lint doc supply test fuzz tutorial)
+PARTS=("$@"); [ $# -gt 0 ] || PARTS=(format lint doc supply test fuzz tutorial package)
 FUZZ_SECONDS=${FUZZ_SECONDS:-60} # for all targets together
 LOG=$(mktemp -d "${TMPDIR:-/tmp}/pgsluice-all.XXXXXX") TIMES=() FAILED=()
 need timeout
@@ -31,7 +31,7 @@ part() { # NAME SECONDS COMMAND...: runs it if it was asked for
   esac
 }
 for name in "${PARTS[@]}"; do
-  case $name in format | lint | doc | supply | test | fuzz | tutorial) ;; *) sed -n '2,4s/^# //p' "$0" >&2; exit 2 ;; esac
+  case $name in format | lint | doc | supply | test | fuzz | tutorial | package) ;; *) sed -n '2,4s/^# //p' "$0" >&2; exit 2 ;; esac
 done
 
 part format 60 cargo fmt --check
@@ -45,6 +45,7 @@ export LOG
 part test 2700 bash -o pipefail -c 'cargo test --locked --no-fail-fast 2>&1 | tee "$LOG/test"'
 part fuzz 900 tests/fuzz.sh "$FUZZ_SECONDS"
 part tutorial 900 tests/tutorial.sh
+part package 1500 packaging/verify.sh
 
 [ ${#TIMES[@]} = 0 ] || { printf 'took:'; printf ' %s;' "${TIMES[@]}"; printf ' %s s in all\n' $SECONDS; }
 for what in "${FAILED[@]}"; do echo "FAILED $what"; done

@@ -1,4 +1,4 @@
-//! Our own binary.
+//! Our own binary: the one that cargo has built for the test, or the one that TESTS_BINARY names, such as a static one.
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -33,7 +33,7 @@ impl Pgsluice {
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
             .join(format!("pgsluice-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("the target folder takes a folder");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
+        let mut command = Command::new(binary());
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("PG"))
         {
@@ -196,6 +196,18 @@ impl Drop for Pgsluice {
             let _ = std::fs::remove_dir_all(&self.folder);
         }
     }
+}
+
+/// What the tests are about. Absolute, as each process has a folder of its own.
+fn binary() -> PathBuf {
+    let named = std::env::var_os("TESTS_BINARY").map(PathBuf::from);
+    if let Some(named) = &named {
+        assert!(
+            named.is_absolute() && named.is_file(),
+            "TESTS_BINARY is no absolute path to a file"
+        );
+    }
+    named.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_pgsluice")))
 }
 
 /// The port of `admin.listen` in the arguments or the file, else the default.
