@@ -4,17 +4,25 @@
 //! over; everything else ends the process with the exit code of its kind. The producer and the
 //! ledger outlive a session: what was handed to Kafka is stored whatever becomes of PostgreSQL.
 
+mod shown;
+mod trouble;
+
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt as _;
 use tokio::{select, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::shown::now_ms;
+use self::{
+    shown::{set_role, show},
+    trouble::Trouble,
+};
 use crate::{
     batch::{self, Batcher},
     encode::{self, Encoder, Source},
@@ -34,7 +42,7 @@ use crate::{
         self,
         kafka::{self, Producer},
     },
-    status::{self, Reach, Role, Status},
+    status::{self, Role, Status},
 };
 
 /// The whole configuration, each part as its module wants it.
@@ -425,66 +433,6 @@ impl App {
             records.warn_of_truncates();
         }
         Ok(())
-    }
-}
-
-fn set_role(status: &watch::Sender<Status>, role: Role, reason: Option<String>) {
-    metrics::role(role.as_str());
-    status.send_modify(|status| {
-        if status.role != role {
-            status.since_ms = now_ms();
-        }
-        (status.role, status.reason, status.progress_ms) = (role, reason, now_ms());
-    });
-}
-
-/// Puts one report of the loop into `/status`.
-fn show(status: &watch::Sender<Status>, progress: &Progress) {
-    if progress.draining {
-        set_role(status, Role::Draining, None);
-    }
-    let reach = |lsn: Lsn| Reach { lsn, lag_bytes: progress.received.since(lsn) };
-    status.send_modify(|status| {
-        status.progress_ms = now_ms();
-        status.received = reach(progress.received);
-        status.stored = reach(progress.stored);
-        status.confirmed = reach(progress.confirmed);
-        status.lag_seconds = progress.lag.as_secs_f64();
-        status.kafka_trouble.clone_from(&progress.kafka_trouble);
-    });
-}
-
-pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-/// What is wrong, so that it is said once.
-#[derive(Debug, Default)]
-struct Trouble {
-    text: Option<String>,
-    since: Option<Instant>,
-}
-
-impl Trouble {
-    fn say(&mut self, text: &str, role: Role) {
-        if self.text.as_deref() == Some(text) {
-            tracing::debug!("still: {text}");
-            return;
-        }
-        if role == Role::Waiting {
-            tracing::info!("waiting: {text}");
-        } else {
-            tracing::warn!("{text}; trying again");
-        }
-        self.text = Some(text.to_owned());
-        self.since.get_or_insert_with(Instant::now);
-    }
-
-    fn over(&mut self) {
-        if let (Some(_), Some(since)) = (self.text.take(), self.since.take()) {
-            tracing::info!(seconds = since.elapsed().as_secs(), "connected again");
-        }
     }
 }
 

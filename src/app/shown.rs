@@ -1,0 +1,44 @@
+//! What `/status`, `/readyz`, the metric of the role and systemd are told of a session.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tokio::sync::watch;
+
+use crate::{
+    lsn::Lsn,
+    metrics,
+    pipeline::Progress,
+    status::{Reach, Role, Status},
+};
+
+pub(super) fn set_role(status: &watch::Sender<Status>, role: Role, reason: Option<String>) {
+    metrics::role(role.as_str());
+    status.send_modify(|status| {
+        if status.role != role {
+            status.since_ms = now_ms();
+        }
+        (status.role, status.reason, status.progress_ms) = (role, reason, now_ms());
+    });
+}
+
+/// Puts one report of the loop there.
+pub(super) fn show(status: &watch::Sender<Status>, progress: &Progress) {
+    if progress.draining {
+        set_role(status, Role::Draining, None);
+    }
+    let reach = |lsn: Lsn| Reach { lsn, lag_bytes: progress.received.since(lsn) };
+    status.send_modify(|status| {
+        status.progress_ms = now_ms();
+        status.received = reach(progress.received);
+        status.stored = reach(progress.stored);
+        status.confirmed = reach(progress.confirmed);
+        status.lag_seconds = progress.lag.as_secs_f64();
+        status.kafka_trouble.clone_from(&progress.kafka_trouble);
+    });
+}
+
+/// The clock of [`Status`].
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
