@@ -7,7 +7,9 @@
 //! microsecond of its commit), and only one with the same position and the same mark is dropped.
 //!
 //! **Must stay true.** What was not recognised is stored, if need be a second time: its record has
-//! the same `id` then. After the first transaction that is another one nothing is dropped any more.
+//! the same `id` then. After the first transaction that was not recognised nothing is dropped any
+//! more: a row that comes again must be followed by all that followed it, or its key would be left
+//! with an old value.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +19,7 @@ use std::{
 use crate::lsn::Lsn;
 
 /// Transactions that are remembered: 2 MiB at the most. A slot's position is saved every 15 s or
-/// so; a server that commits more than this in that time sends the rest twice after a crash.
+/// so; if a server that commits more than this in that time crashes, all of it comes twice.
 const MOST: usize = 1 << 17;
 
 /// The transactions of this process, as far as they are remembered.
@@ -51,8 +53,8 @@ impl Replay {
         if at < self.stored_below {
             match self.seen.binary_search_by_key(&at, |(at, _)| *at) {
                 Ok(found) if self.seen.get(found) == Some(&(at, mark)) => return true,
-                // Older than all that is remembered: nobody knows.
-                Err(0) if !self.seen.is_empty() => return false,
+                // Older than all that is remembered: nobody knows, and it is stored again.
+                Err(0) if !self.seen.is_empty() => *self = Self::default(),
                 Ok(_) | Err(_) => self.other_history(at),
             }
         }
@@ -120,10 +122,10 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_remembers_is_stored_again() {
+    fn what_nobody_remembers_is_stored_again_and_so_is_all_that_follows_it() {
         let mut replay = after_five();
         assert!(!replay.stored(Lsn::new(5), 0u64));
-        assert!(replay.stored(Lsn::new(10), 1u64));
+        assert!(!replay.stored(Lsn::new(10), 1u64), "its key would be left with the value at 5");
         let mut nothing = Replay::default();
         nothing.restart(Lsn::new(100), true); // by a keepalive
         assert!(!nothing.stored(Lsn::new(50), 1u64));
@@ -139,7 +141,8 @@ mod tests {
         }
         assert_eq!(replay.seen.len(), MOST);
         replay.restart(Lsn::new(u64::MAX), true);
-        assert!(!replay.stored(Lsn::new(1), 0u64));
         assert!(replay.stored(Lsn::new(2), 1u64));
+        assert!(!replay.stored(Lsn::new(1), 0u64));
+        assert!(!replay.stored(Lsn::new(2), 1u64));
     }
 }
