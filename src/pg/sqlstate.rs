@@ -74,10 +74,8 @@ fn class(code: &str, during: During) -> Option<Disposition> {
         "0F" => halt(Exit::Software),
         "0L" | "0P" => halt(Exit::Permission),
         "0Z" | "10" => halt(Exit::Unavailable),
-        // Case not found, cardinality: only an expression of the user's (a row filter) can raise them.
-        "20" | "21" => decoding,
-        // Data exception, integrity constraint.
-        "22" | "23" => decoding,
+        // Case not found, cardinality (of the user's expressions, as a row filter); data, constraints.
+        "20" | "21" | "22" | "23" => decoding,
         // Cursor and transaction state: statements in the wrong order.
         "24" | "25" | "26" | "27" | "2B" | "2D" => halt(Exit::Software),
         // Login.
@@ -102,13 +100,9 @@ fn class(code: &str, during: During) -> Option<Disposition> {
         // Not in the state that is needed: wal_level, recovery.
         "55" => halt(Exit::Unavailable),
         // Operator intervention: restarts, terminated backends, cancelled statements.
-        "57" => retry,
-        // The server's system: I/O.
-        "58" => retry,
-        // Snapshot too old.
-        "72" => retry,
-        // Its configuration file; foreign data; PL/pgSQL (an event trigger that refuses).
-        "F0" => retry,
+        // The server's system: I/O; snapshot too old; its configuration file.
+        "57" | "58" | "72" | "F0" => retry,
+        // Foreign data; PL/pgSQL (an event trigger that refuses).
         "HV" | "P0" => halt(Exit::Unavailable),
         // Internal: an output plugin's elog, or a damaged page. A restart may help elsewhere.
         "XX" => match during {
