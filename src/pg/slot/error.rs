@@ -95,8 +95,8 @@ pub enum Error {
     /// There is a gap, or it was never made.
     #[error(
         "replication slot {name:?} does not exist. If it did, what was committed since it was \
-         dropped is lost to the stream. To begin with what is committed from now on: {sql}; or set \
-         slot.create = true"
+         dropped is lost to the stream. To begin with what is committed from now on, set \
+         slot.create = true, or run: {sql}"
     )]
     SlotMissing {
         /// Its name.
