@@ -1,5 +1,7 @@
 //! One open batch a partition; full or late ones wait in a row to be taken.
 
+mod spare;
+
 use std::{
     collections::{HashMap, VecDeque},
     sync::Arc,
@@ -11,6 +13,7 @@ use crate::{
     retry::{Disposition, Exit},
 };
 
+use self::spare::Spare;
 use super::{
     Batch, Limits,
     record::{RecordWriter, Widths},
@@ -26,9 +29,6 @@ const SPARE: usize = 2;
 
 /// Up to this size a batch is copied out of its buffer when it is closed.
 const SMALL: usize = 16 << 10;
-
-/// Ticket lists kept at most. Each is short, as a batch is.
-const SPARE_LISTS: usize = 64;
 
 /// Names a topic of one [`Batcher`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -356,54 +356,4 @@ fn find(
     let topic = topics.get_mut(to.0 as usize)?;
     let open = topic.open.get_mut(partition as usize)?;
     Some((&topic.name, topic.max_bytes, open))
-}
-
-/// Buffers to use again.
-#[derive(Debug)]
-struct Spare {
-    bytes: Vec<Vec<u8>>,
-    tickets: Vec<Vec<(Ticket, u32)>>,
-    /// Capacity of `bytes`, all together, and the most that it may be.
-    kept: usize,
-    limit: usize,
-}
-
-impl Spare {
-    const fn new(limit: usize) -> Self {
-        Self { bytes: Vec::new(), tickets: Vec::new(), kept: 0, limit }
-    }
-
-    /// A buffer for a whole batch at once: one that grows leaves a trail of freed blocks of every
-    /// size behind, which the allocator keeps (35 MiB of RSS were seen for 8 MiB in flight). What
-    /// is not written to takes no memory.
-    fn lend(&mut self, open: &mut Open, limit: usize) {
-        if open.bytes.capacity() == 0 {
-            open.bytes = match self.bytes.pop() {
-                Some(bytes) => {
-                    self.kept -= bytes.capacity();
-                    bytes
-                }
-                // The last record is written before it is seen that it does not fit.
-                None => Vec::with_capacity(limit.saturating_add(limit / 16)),
-            };
-            open.tickets = self.tickets.pop().unwrap_or_default();
-        }
-        record_batch::open(&mut open.bytes);
-    }
-
-    fn take_back(&mut self, open: &mut Open) {
-        self.keep(std::mem::take(&mut open.bytes), std::mem::take(&mut open.tickets));
-    }
-
-    fn keep(&mut self, bytes: Vec<u8>, mut tickets: Vec<(Ticket, u32)>) {
-        let size = bytes.capacity();
-        if size > 0 && self.kept + size <= self.limit {
-            self.kept += size;
-            self.bytes.push(bytes);
-        }
-        if tickets.capacity() > 0 && self.tickets.len() < SPARE_LISTS {
-            tickets.clear();
-            self.tickets.push(tickets);
-        }
-    }
 }
