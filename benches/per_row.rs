@@ -251,10 +251,7 @@ impl Path {
                     encoder.value(template, image, out).expect("it is a row");
                     Ok::<_, Infallible>(())
                 })?;
-                record.headers(headers.len());
-                for (name, value) in headers.iter() {
-                    record.header_with(name, |out| out.extend_from_slice(value));
-                }
+                record.headers(headers.len(), headers.block());
                 Ok::<_, Infallible>(())
             })
             .expect("it fits");

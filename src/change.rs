@@ -85,17 +85,20 @@ impl<'a> Row<'a> {
     }
 
     /// The cell of column `index`; NULL if there is none.
+    #[inline]
     #[must_use]
     pub fn cell(&self, index: usize) -> Cell<'a> {
         self.spans.get(index).map_or(Cell::Null, |span| self.resolve(*span))
     }
 
     /// Every cell, in order of the columns.
+    #[inline]
     pub fn cells(&self) -> impl Iterator<Item = Cell<'a>> + use<'a> {
         let row = *self;
         row.spans.iter().map(move |span| row.resolve(*span))
     }
 
+    #[inline]
     fn resolve(&self, span: Span) -> Cell<'a> {
         match span {
             Span::Null => Cell::Null,

@@ -19,6 +19,7 @@
 //! | [`lsn`] | a position in the WAL |
 //! | [`retry`] | what to do about an error: wait, or end with an exit code |
 //! | [`metrics`] | every metric and label, named once |
+//! | [`varint`] | the numbers in which a record counts |
 //! | [`schema`] | what a row means: relation, column, type |
 //! | [`change`] | what travels through the house |
 //! | [`progress`] 9 | acks in any order → one confirmed position |
@@ -69,3 +70,4 @@ pub mod sink;
 pub mod status;
 pub mod tail;
 pub mod telemetry;
+pub mod varint;

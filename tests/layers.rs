@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path};
 
-const WORDS: &[&str] = &["lsn", "retry", "metrics"];
+const WORDS: &[&str] = &["lsn", "retry", "metrics", "varint"];
 const MEANING: &[&str] = &["schema"];
 const TRAVELLERS: &[&str] = &["change", "progress"];
 /// What both ends stand on: sockets, TLS, secrets.
@@ -23,6 +23,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("lsn", &[]),
     ("retry", &[]),
     ("metrics", &[]),
+    ("varint", &[]),
     ("schema", &[&["lsn"]]),
     ("change", &[WORDS, MEANING]),
     ("progress", &[WORDS, MEANING]),
@@ -53,6 +54,7 @@ const PLAIN: &[&str] = &[
     "src/lsn.rs",
     "src/retry.rs",
     "src/metrics.rs",
+    "src/varint.rs",
     "src/schema.rs",
     "src/change.rs",
     "src/progress.rs",

@@ -11,6 +11,8 @@
 //!
 //! See <https://kafka.apache.org/documentation/#record>.
 
+use crate::varint;
+
 /// How wide the lengths of the last record were: the next one's are likely as wide.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Widths {
@@ -31,7 +33,7 @@ enum Next {
     Key,
     Value,
     Headers,
-    Header,
+    Nothing,
 }
 
 /// Takes the parts of one record in their order: key, value, headers.
@@ -45,8 +47,6 @@ pub struct RecordWriter<'a> {
     start: usize,
     body: usize,
     next: Next,
-    /// Headers announced and not yet written.
-    headers: usize,
 }
 
 impl<'a> RecordWriter<'a> {
@@ -58,11 +58,11 @@ impl<'a> RecordWriter<'a> {
     ) -> Self {
         let start = out.len();
         let body = start + widths.length;
-        out.resize(body, 0);
+        leave(out, widths.length);
         out.push(0); // attributes: none is defined
-        put_varint(out, timestamp_delta);
-        put_varint(out, i64::from(offset_delta));
-        Self { out, widths, start, body, next: Next::Key, headers: 0 }
+        varint::put(out, timestamp_delta);
+        varint::put(out, i64::from(offset_delta));
+        Self { out, widths, start, body, next: Next::Key }
     }
 
     /// The key; `None` is a null key. First.
@@ -93,31 +93,17 @@ impl<'a> RecordWriter<'a> {
         self.next = Next::Headers;
     }
 
-    /// How many headers follow.
-    pub fn headers(&mut self, count: usize) {
+    /// The headers, `count` of them, as [`varint`](crate::varint) and bytes: of each the length of its
+    /// name, its name, the length of its value, its value. Last.
+    pub fn headers(&mut self, count: usize, block: &[u8]) {
         self.reach(Next::Headers);
         put_length(self.out, count);
-        self.headers = count;
-        self.next = Next::Header;
-    }
-
-    /// One header: `f` appends its value. As often as [`headers`](Self::headers) said.
-    pub fn header_with(&mut self, name: &str, f: impl FnOnce(&mut Vec<u8>)) {
-        debug_assert!(self.next == Next::Header && self.headers > 0, "more headers than said");
-        self.headers = self.headers.saturating_sub(1);
-        put_length(self.out, name.len());
-        self.out.extend_from_slice(name.as_bytes());
-        // An id, the longest usual one, has 51 bytes: one byte of length up to 63.
-        let written = put_measured(self.out, 1, |out| {
-            f(out);
-            Ok::<_, std::convert::Infallible>(())
-        });
-        debug_assert!(written.is_ok(), "infallible");
+        self.out.extend_from_slice(block);
+        self.next = Next::Nothing;
     }
 
     pub(super) fn finish(mut self) {
-        self.reach(Next::Header);
-        debug_assert_eq!(self.headers, 0, "fewer headers than said");
+        self.reach(Next::Nothing);
         self.widths.length = measure(self.out, self.start, self.body);
     }
 
@@ -131,9 +117,9 @@ impl<'a> RecordWriter<'a> {
             put_nullable(self.out, None);
             self.next = Next::Headers;
         }
-        if self.next < Next::Header && part >= Next::Header {
+        if self.next < Next::Nothing && part >= Next::Nothing {
             put_length(self.out, 0);
-            self.next = Next::Header;
+            self.next = Next::Nothing;
         }
         debug_assert!(self.next == part, "the parts of a record come in order, and once");
     }
@@ -147,47 +133,62 @@ fn put_measured<E>(
 ) -> Result<usize, E> {
     let start = out.len();
     let body = start + width;
-    out.resize(body, 0);
+    leave(out, width);
     f(out)?;
     Ok(measure(out, start, body))
 }
 
+/// Room for a length.
+#[inline]
+fn leave(out: &mut Vec<u8>, width: usize) {
+    match width {
+        1 => out.push(0),
+        2 => out.extend_from_slice(&[0; 2]),
+        _ => out.resize(out.len() + width, 0),
+    }
+}
+
 /// Puts the length of everything from `body` on between `start` and `body`, and moves it if the gap
 /// has the wrong width. Gives the right width.
+#[inline]
 fn measure(out: &mut Vec<u8>, start: usize, body: usize) -> usize {
     let length = out.len().saturating_sub(body);
-    let width = varint_width(length as i64);
+    let number = varint::zigzag(length as i64);
+    match out.get_mut(start..body) {
+        // Nearly every length is one of these, two a record: no loop for them.
+        Some([only]) if number < 1 << 7 => *only = number as u8,
+        Some([low, high]) if (1 << 7..1 << 14).contains(&number) => {
+            (*low, *high) = (number as u8 | 0x80, (number >> 7) as u8);
+        }
+        _ => return measure_anew(out, start, body, length),
+    }
+    body - start
+}
+
+#[cold]
+fn measure_anew(out: &mut Vec<u8>, start: usize, body: usize, length: usize) -> usize {
+    let width = varint::width(length as i64);
     if width != body - start {
         let end = out.len();
         out.resize(end.max(start + width + length), 0);
         out.copy_within(body..end, start + width);
         out.truncate(start + width + length);
     }
-    put_varint_at(out.get_mut(start..start + width).unwrap_or_default(), zigzag(length as i64));
-    width
-}
-
-/// Fills `place`, which is as wide as the number.
-fn put_varint_at(place: &mut [u8], number: u64) {
-    match place {
-        // Nearly every length is one of these, four a record: no loop for them.
-        [only] => *only = number as u8,
-        [low, high] => (*low, *high) = (number as u8 | 0x80, (number >> 7) as u8),
-        _ => {
-            let Some((last, before)) = place.split_last_mut() else { return };
-            let mut rest = number;
-            for byte in before {
-                *byte = rest as u8 | 0x80;
-                rest >>= 7;
-            }
-            *last = rest as u8;
+    let mut rest = varint::zigzag(length as i64);
+    if let Some((last, before)) = out.get_mut(start..start + width).and_then(<[u8]>::split_last_mut)
+    {
+        for byte in before {
+            *byte = rest as u8 | 0x80;
+            rest >>= 7;
         }
+        *last = rest as u8;
     }
+    width
 }
 
 fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
     match bytes {
-        None => put_varint(out, -1),
+        None => varint::put(out, -1),
         Some(bytes) => {
             put_length(out, bytes.len());
             out.extend_from_slice(bytes);
@@ -197,38 +198,5 @@ fn put_nullable(out: &mut Vec<u8>, bytes: Option<&[u8]>) {
 
 fn put_length(out: &mut Vec<u8>, length: usize) {
     // No Vec is longer than i64::MAX; and the batcher refuses what is over Kafka's i32.
-    put_varint(out, length as i64);
-}
-
-/// Zigzag, seven bits a byte, least first. The same bytes for Kafka's varint (i32) and varlong.
-pub(super) fn put_varint(out: &mut Vec<u8>, value: i64) {
-    let mut rest = zigzag(value);
-    while rest >= 0x80 {
-        out.push((rest as u8) | 0x80);
-        rest >>= 7;
-    }
-    out.push(rest as u8);
-}
-
-/// Takes a varint or varlong off the front.
-pub(super) fn take_varint(bytes: &mut &[u8]) -> Option<i64> {
-    let mut zigzag = 0_u64;
-    for shift in (0..64).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        zigzag |= u64::from(byte & 0x7f) << shift;
-        if byte < 0x80 {
-            return Some((zigzag >> 1) as i64 ^ -((zigzag & 1) as i64));
-        }
-    }
-    None
-}
-
-pub(super) const fn varint_width(value: i64) -> usize {
-    let bits = 64 - (zigzag(value) | 1).leading_zeros() as usize;
-    bits.div_ceil(7)
-}
-
-const fn zigzag(value: i64) -> u64 {
-    ((value << 1) ^ (value >> 63)) as u64
+    varint::put(out, length as i64);
 }

@@ -22,10 +22,8 @@
 //! A batch is made without producer; [`seal`] is the last step before it is sent, and may be done
 //! again with other numbers.
 
-use super::{
-    codec,
-    record::{put_varint, take_varint, varint_width},
-};
+use super::codec;
+use crate::varint;
 
 /// Bytes before the first record.
 pub const HEADER: usize = 61;
@@ -95,7 +93,7 @@ pub fn split(batch: &[u8]) -> Option<(Vec<u8>, u32, Vec<u8>, u32)> {
     let half = plain.len() / 2;
     let mut halves = [Half::new(half), Half::new(half)];
     while !records.is_empty() {
-        let length = usize::try_from(take_varint(&mut records)?).ok()?;
+        let length = usize::try_from(varint::take(&mut records)?).ok()?;
         let (record, rest) = records.split_at_checked(length)?;
         records = rest;
         let [first, second] = &mut halves;
@@ -123,19 +121,19 @@ impl Half {
     /// A record without its length: both deltas are counted anew from this half's beginning.
     fn push(&mut self, record: &[u8], base_timestamp: i64) -> Option<()> {
         let (&attributes, mut rest) = record.split_first()?;
-        let timestamp = base_timestamp.wrapping_add(take_varint(&mut rest)?);
-        take_varint(&mut rest)?; // the old offset delta
+        let timestamp = base_timestamp.wrapping_add(varint::take(&mut rest)?);
+        varint::take(&mut rest)?; // the old offset delta
         if self.summary.records == 0 {
             self.summary.base_timestamp = timestamp;
             self.summary.max_timestamp = timestamp;
         }
         let timestamp_delta = timestamp.wrapping_sub(self.summary.base_timestamp);
         let offset_delta = i64::from(self.summary.records);
-        let length = 1 + varint_width(timestamp_delta) + varint_width(offset_delta) + rest.len();
-        put_varint(&mut self.bytes, length as i64);
+        let length = 1 + varint::width(timestamp_delta) + varint::width(offset_delta) + rest.len();
+        varint::put(&mut self.bytes, length as i64);
         self.bytes.push(attributes);
-        put_varint(&mut self.bytes, timestamp_delta);
-        put_varint(&mut self.bytes, offset_delta);
+        varint::put(&mut self.bytes, timestamp_delta);
+        varint::put(&mut self.bytes, offset_delta);
         self.bytes.extend_from_slice(rest);
         self.summary.records += 1;
         self.summary.max_timestamp = self.summary.max_timestamp.max(timestamp);

@@ -12,7 +12,7 @@ use rskafka::protocol::{
 };
 
 use super::*;
-use crate::{lsn::Lsn, progress::Ledger};
+use crate::{lsn::Lsn, progress::Ledger, varint};
 
 #[derive(Clone, Debug)]
 struct Row {
@@ -36,10 +36,12 @@ impl Row {
             })?,
             None => record.null_value(),
         }
-        record.headers(self.headers.len());
-        for (name, value) in &self.headers {
-            record.header_with(name, |out| out.extend_from_slice(value));
+        let mut block = Vec::new();
+        for part in self.headers.iter().flat_map(|(name, value)| [name.as_bytes(), value]) {
+            varint::put(&mut block, part.len() as i64);
+            block.extend_from_slice(part);
         }
+        record.headers(self.headers.len(), &block);
         Ok(())
     }
 }

@@ -167,7 +167,7 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "postgres.low_watermark",
         Size(0, MIB),
-        Is("12KiB"),
+        Is("24KiB"),
         "bytes that the kernel gathers under load before it wakes us (SO_RCVLOWAT); 0: off",
     ),
     key("publication.name", Names, Required, "one publication, or a list"),

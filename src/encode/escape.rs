@@ -3,7 +3,7 @@
 //! It escapes the quote, the backslash and what is below a space, the latter by `\b \f \n \r \t`
 //! or in lower-case hex. All else stands as it is: DEL, `U+2028`, every character of UTF-8.
 
-use super::Malformed;
+use super::{Malformed, put::put};
 
 /// Appends `"text"`.
 pub(super) fn quoted(text: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
@@ -34,7 +34,7 @@ fn escaped(mut rest: &[u8], out: &mut Vec<u8>) -> bool {
         let (at, plain) = run(rest);
         ascii &= plain;
         let Some((copied, after)) = rest.split_at_checked(at) else { return ascii };
-        out.extend_from_slice(copied);
+        put(copied, out);
         let Some((byte, tail)) = after.split_first() else { return ascii };
         one(*byte, out);
         rest = tail;
@@ -43,6 +43,7 @@ fn escaped(mut rest: &[u8], out: &mut Vec<u8>) -> bool {
 
 /// The length of the run at the front that needs no escape, and whether it is ASCII: 32 bytes a
 /// step, which the compiler turns into vector instructions, then eight, then one.
+#[inline]
 fn run(text: &[u8]) -> (usize, bool) {
     let mut rest = text;
     let mut seen = 0_u64;
@@ -63,14 +64,19 @@ fn run(text: &[u8]) -> (usize, bool) {
     }
     while let Some((chunk, tail)) = rest.split_first_chunk::<8>() {
         let word = u64::from_le_bytes(*chunk);
-        let special = special(word);
-        if special != 0 {
-            let bytes = special.trailing_zeros() / 8;
-            seen |= word & !(u64::MAX << (bytes * 8)); // only what is in the run
-            return (text.len() - rest.len() + bytes as usize, seen & HIGH == 0);
+        if let Some(at) = first_special(word) {
+            return (text.len() - rest.len() + at, (seen | below(word, at)) & HIGH == 0);
         }
         seen |= word;
         rest = tail;
+    }
+    // The last bytes with those before them, which were seen already, or byte by byte.
+    if let (false, Some(chunk)) = (rest.is_empty(), text.last_chunk::<8>()) {
+        let word = u64::from_le_bytes(*chunk);
+        return match first_special(word) {
+            Some(at) => (text.len() - 8 + at, (seen | below(word, at)) & HIGH == 0),
+            None => (text.len(), (seen | word) & HIGH == 0),
+        };
     }
     let mut ascii = seen & HIGH == 0;
     let done = text.len() - rest.len();
@@ -83,6 +89,21 @@ fn run(text: &[u8]) -> (usize, bool) {
     (text.len(), ascii)
 }
 
+/// Which byte of `word`, the first being the lowest, is the first that needs an escape.
+#[inline]
+const fn first_special(word: u64) -> Option<usize> {
+    match special(word) {
+        0 => None,
+        found => Some(found.trailing_zeros() as usize / 8),
+    }
+}
+
+/// The bytes of `word` before the one at `at`, which is below 8.
+#[inline]
+const fn below(word: u64, at: usize) -> u64 {
+    word & !(u64::MAX << (at * 8))
+}
+
 /// Whether this byte needs an escape.
 const fn stop(byte: u8) -> bool {
     (byte < b' ') | (byte == b'"') | (byte == b'\\')
@@ -93,13 +114,12 @@ const HIGH: u64 = ONES << 7;
 
 /// The high bit of the first byte that needs an escape, and perhaps of some above it: a borrow can
 /// only go upwards. 0 if there is none.
+#[inline]
 const fn special(word: u64) -> u64 {
-    let control = word.wrapping_sub(ONES * b' ' as u64) & !word;
-    let quote = word ^ (ONES * b'"' as u64);
-    let quote = quote.wrapping_sub(ONES) & !quote;
-    let backslash = word ^ (ONES * b'\\' as u64);
-    let backslash = backslash.wrapping_sub(ONES) & !backslash;
-    (control | quote | backslash) & HIGH
+    // With its second bit turned a quote (0x22) is a space (0x20), and what is below a space stays so.
+    let control_or_quote = (word ^ (ONES * 2)).wrapping_sub(ONES * (b' ' + 1) as u64);
+    let backslash = (word ^ (ONES * b'\\' as u64)).wrapping_sub(ONES);
+    (control_or_quote | backslash) & !word & HIGH
 }
 
 #[cold]

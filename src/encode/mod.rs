@@ -11,6 +11,7 @@
 mod array;
 mod escape;
 mod header;
+mod put;
 mod source;
 mod template;
 mod time;
@@ -24,6 +25,7 @@ pub use self::{
 };
 
 use crate::{
+    change::Cell,
     retry::{Disposition, Exit},
     schema::Relation,
 };
@@ -171,7 +173,7 @@ impl Encoder {
         let start = out.len();
         let written = match template.single_key {
             Some(at) => template.key_cell(at, image).map(|text| {
-                out.extend_from_slice(text.unwrap_or_default());
+                put::put(text.unwrap_or_default(), out);
                 text.is_some()
             }),
             None if template.key.is_empty() => Ok(false),
@@ -225,17 +227,25 @@ impl Encoder {
         let start = out.len();
         let mut whole = true;
         for (at, (column, cell)) in template.columns.iter().zip(image.row.cells()).enumerate() {
-            match image.resolve(column, at, cell) {
-                Known::Value(text) => self.member(template, column, text, out)?,
-                Known::Unchanged => whole = false,
-                Known::NotSent => {}
-            }
+            let text = match cell {
+                Cell::Text(text) => Some(text),
+                other => match image.resolve(column, at, other) {
+                    Known::Value(text) => text,
+                    Known::Unchanged => {
+                        whole = false;
+                        continue;
+                    }
+                    Known::NotSent => continue,
+                },
+            };
+            self.member(template, column, text, out)?;
         }
         close(start, out);
         Ok(whole)
     }
 
     /// `,"name":token`; the comma becomes the brace when the object is closed.
+    #[inline]
     fn member(
         &self,
         template: &Template,
@@ -243,7 +253,7 @@ impl Encoder {
         text: Option<&[u8]>,
         out: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        out.extend_from_slice(&column.prefix);
+        put::put(&column.prefix, out);
         match text {
             None => out.extend_from_slice(b"null"),
             Some(text) => value::write(&column.kind, self.options.numeric, text, out)

@@ -1,4 +1,4 @@
-use proptest::prelude::*;
+use proptest::{collection::vec, prelude::*, sample::subsequence};
 
 use super::*;
 use crate::{
@@ -311,6 +311,46 @@ fn names_sort_as_committed() {
         }
     }
     assert!(names.is_sorted_by(|a, b| a < b));
+}
+
+proptest! {
+    /// What was written for the last record is used again: few values, so that most of it is alike.
+    #[test]
+    fn headers_are_those_of_their_own_record(
+        all in vec((0..2_u32, 0..2_u64, 0..2_u32, 0..2_i64, 0..3_u32, 0..3_usize, 0..5, any::<bool>()), 1..30),
+        wanted in subsequence(
+            vec![Header::Id, Header::Ts, Header::Table, Header::Op, Header::Xid, Header::Lsn], 0..=6
+        ),
+    ) {
+        let mut encoder = encoder(KeyFormat::Auto);
+        encoder.options.headers = wanted;
+        let tables = ["a", "b"].map(|name| {
+            encoder.template(&Relation { name: name.into(), ..relation() }, &[0])
+        });
+        let row = Cells::new(&[t("1"), Cell::Unchanged, t("2")]);
+        let image = Image::new(row.row(), Before::Nothing);
+        let mut used = Headers::default();
+        for (timeline, commit, xid, committed_at, index, table, kind, update) in all {
+            let transaction = Transaction { xid, commit: Lsn::new(commit), committed_at, timeline };
+            let plain = stamp(&transaction, index, Part::Whole);
+            let plain = Stamp {
+                op: if update { Op::Update } else { Op::Insert },
+                table: tables.get(table),
+                ..plain
+            };
+            let stamp = match kind {
+                0 => Stamp { part: Part::Tombstone, ..plain },
+                1 => Stamp { left_out: Some(image), ..plain },
+                2 => Stamp { prefix: Some("p"), ..plain },
+                _ => plain,
+            };
+            let mut fresh = Headers::default();
+            encoder.headers(&stamp, &mut fresh);
+            encoder.headers(&stamp, &mut used);
+            prop_assert!(used.iter().eq(fresh.iter()));
+            prop_assert_eq!(used.block(), fresh.block());
+        }
+    }
 }
 
 fn kinds() -> impl Strategy<Value = PgType> {

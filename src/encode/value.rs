@@ -7,7 +7,7 @@
 
 use crate::schema::PgType;
 
-use super::{Numeric, array, escape};
+use super::{Numeric, array, escape, put::put};
 
 /// A value that is not what its type prints.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -74,7 +74,7 @@ fn json(text: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
 /// As it stands if it is a number to JSON; NaN and the infinities are strings.
 fn number(text: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
     if is_number(text) {
-        out.extend_from_slice(text);
+        put(text, out);
         Ok(())
     } else {
         escape::quoted(text, out)
@@ -83,10 +83,10 @@ fn number(text: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
 
 /// `IsValidJsonNumber`: `-? (0 | [1-9][0-9]*) (\.[0-9]+)? ([eE][+-]?[0-9]+)?`
 fn is_number(text: &[u8]) -> bool {
-    let rest = text.strip_prefix(b"-").unwrap_or(text);
-    let rest = match rest.strip_prefix(b"0") {
-        Some(rest) => rest,
-        None => match digits(rest) {
+    let ([b'-', rest @ ..] | rest) = text;
+    let rest = match rest {
+        [b'0', rest @ ..] => rest,
+        _ => match digits(rest) {
             Some(rest) => rest,
             None => return false,
         },
@@ -94,12 +94,12 @@ fn is_number(text: &[u8]) -> bool {
     if rest.is_empty() {
         return true;
     }
-    let rest = match rest.strip_prefix(b".") {
-        Some(fraction) => match digits(fraction) {
+    let rest = match rest {
+        [b'.', fraction @ ..] => match digits(fraction) {
             Some(rest) => rest,
             None => return false,
         },
-        None => rest,
+        _ => rest,
     };
     match rest {
         [] => true,
@@ -112,8 +112,11 @@ fn is_number(text: &[u8]) -> bool {
 
 /// What follows at least one digit.
 fn digits(text: &[u8]) -> Option<&[u8]> {
-    let count = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    if count == 0 { None } else { text.get(count..) }
+    let mut rest = text;
+    while let [b'0'..=b'9', after @ ..] = rest {
+        rest = after;
+    }
+    (rest.len() < text.len()).then_some(rest)
 }
 
 /// `date time[offset][ BC]` with a `T` for the first space, and an offset of hours alone made whole
@@ -122,7 +125,7 @@ fn digits(text: &[u8]) -> Option<&[u8]> {
 ///
 /// Years of four digits after Christ, which is nearly all, are written as text and patched.
 fn timestamp(text: &[u8], minutes: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
-    if text.get(DATE) != Some(&b' ') || text.ends_with(b"BC") {
+    if text.get(DATE) != Some(&b' ') || matches!(text, [.., b'B', b'C']) {
         return any_timestamp(text, minutes, out);
     }
     let start = out.len();

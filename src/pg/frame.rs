@@ -26,6 +26,15 @@ pub struct Frame<'a> {
     pub body: &'a [u8],
 }
 
+/// A frame that is here and not yet taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    /// Message type.
+    pub tag: u8,
+    /// Size with the header.
+    total: usize,
+}
+
 /// Tag (1) and length (4).
 const HEADER: usize = 5;
 
@@ -67,7 +76,7 @@ impl FrameBuf {
     /// See [`BadLength`].
     #[inline]
     pub fn has_frame(&self) -> Result<bool, BadLength> {
-        Ok(self.announced()?.is_some_and(|total| total <= self.end - self.start))
+        Ok(self.whole()?.is_some())
     }
 
     /// Takes the next whole frame, if it is here.
@@ -76,14 +85,29 @@ impl FrameBuf {
     /// See [`BadLength`].
     #[inline]
     pub fn take(&mut self) -> Result<Option<Frame<'_>>, BadLength> {
-        let Some(total) = self.announced()?.filter(|total| *total <= self.end - self.start) else {
+        Ok(self.whole()?.map(|head| Frame { tag: head.tag, body: self.body(head) }))
+    }
+
+    /// The next frame's tag and size, if all of it is here.
+    ///
+    /// # Errors
+    /// See [`BadLength`].
+    #[inline]
+    pub fn whole(&self) -> Result<Option<Head>, BadLength> {
+        let here = self.bytes.get(self.start..self.end).unwrap_or_default();
+        let Some(([tag, length @ ..], _)) = here.split_first_chunk::<HEADER>() else {
             return Ok(None);
         };
+        let total = self.total(u32::from_be_bytes(*length))?;
+        Ok((total <= here.len()).then_some(Head { tag: *tag, total }))
+    }
+
+    /// Takes the frame that [`Self::whole`] has just seen.
+    #[inline]
+    pub fn body(&mut self, head: Head) -> &[u8] {
         let from = self.start;
-        self.start += total;
-        let frame =
-            self.bytes.get(from..from + total).and_then(|frame| frame.split_at_checked(HEADER));
-        Ok(frame.and_then(|(head, body)| head.first().map(|tag| Frame { tag: *tag, body })))
+        self.start += head.total;
+        self.bytes.get(from + HEADER..from + head.total).unwrap_or_default()
     }
 
     /// Reads once, whatever comes; 0 is the end of the stream. Cancel-safe.
@@ -111,15 +135,6 @@ impl FrameBuf {
         Poll::Ready(Ok(count))
     }
 
-    /// The tag of the next frame, if all of it is here.
-    ///
-    /// # Errors
-    /// See [`BadLength`].
-    #[inline]
-    pub fn tag(&self) -> Result<Option<u8>, BadLength> {
-        Ok(if self.has_frame()? { self.bytes.get(self.start).copied() } else { None })
-    }
-
     /// Bytes received and not taken.
     #[must_use]
     pub const fn pending(&self) -> usize {
@@ -127,17 +142,20 @@ impl FrameBuf {
     }
 
     /// Size of the next frame with its header, once the header is here.
-    #[inline]
     fn announced(&self) -> Result<Option<usize>, BadLength> {
         let here = self.bytes.get(self.start..self.end).unwrap_or_default();
-        let Some(([_, length @ ..], _)) = here.split_first_chunk::<HEADER>() else {
-            return Ok(None);
-        };
-        let length = u32::from_be_bytes(*length);
+        match here.split_first_chunk::<HEADER>() {
+            Some(([_, length @ ..], _)) => self.total(u32::from_be_bytes(*length)).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    #[inline]
+    const fn total(&self, length: u32) -> Result<usize, BadLength> {
         if length < 4 || length as usize > self.limit {
             return Err(BadLength { length, limit: self.limit });
         }
-        Ok(Some(length as usize + 1))
+        Ok(length as usize + 1)
     }
 
     /// Moves what is left to the front when that is cheap or needed, and grows for a long frame.

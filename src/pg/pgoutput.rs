@@ -146,22 +146,27 @@ impl<'a> Tuple<'a> {
 
     /// Puts where every cell lies into `spans`, in place of what was there.
     pub fn spans(&self, spans: &mut Vec<Span>) {
+        let mut at = 0;
         spans.clear();
-        let mut r = Reader::new(self.cells);
-        for _ in 0..self.columns {
+        spans.extend((0..self.columns()).map(|_| {
             // The tuple was walked once already: nothing here can fail.
-            let span = match r.u8() {
-                Ok(b't') => {
-                    let len = r.u32().unwrap_or(0);
-                    let at = self.cells.len() - r.rest().len();
-                    let _ = r.bytes(len as usize);
-                    Span::Text(u32::try_from(at).unwrap_or(u32::MAX), len)
+            match Cell::at(self.cells, at) {
+                Some(Cell::Text(length)) => {
+                    // A message is below 4 GiB, as its length is a u32.
+                    let text = Span::Text((at + TEXT) as u32, length);
+                    at += TEXT + length as usize;
+                    text
                 }
-                Ok(b'u') => Span::Unchanged,
-                _ => Span::Null,
-            };
-            spans.push(span);
-        }
+                Some(Cell::Unchanged) => {
+                    at += 1;
+                    Span::Unchanged
+                }
+                Some(Cell::Null | Cell::Unknown(_)) | None => {
+                    at += 1;
+                    Span::Null
+                }
+            }
+        }));
     }
 }
 
@@ -311,23 +316,68 @@ fn old_tuple<'a>(r: &mut Reader<'a>) -> Result<OldTuple<'a>, DecodeError> {
     }
 }
 
+/// What a cell begins with.
+enum Cell {
+    Null,
+    Unchanged,
+    /// Its length; the text follows.
+    Text(u32),
+    Unknown(u8),
+}
+
+/// Tag (1) and length (4) of a text.
+const TEXT: usize = 5;
+
+impl Cell {
+    /// `None`: the bytes end before it does.
+    #[inline]
+    fn at(cells: &[u8], at: usize) -> Option<Self> {
+        let here = cells.get(at..)?;
+        Some(match here.first()? {
+            b'n' => Self::Null,
+            b'u' => Self::Unchanged,
+            b't' => {
+                let ([_, length @ ..], text) = here.split_first_chunk::<TEXT>()?;
+                let length = u32::from_be_bytes(*length);
+                if length as usize > text.len() {
+                    return None;
+                }
+                Self::Text(length)
+            }
+            tag => Self::Unknown(*tag),
+        })
+    }
+}
+
 /// A row: column count (2), then per column a tag (1) and, for `t`, length (4) and text.
 #[inline]
 fn tuple<'a>(r: &mut Reader<'a>) -> Result<Tuple<'a>, DecodeError> {
     let columns = r.u16()?;
     let whole = r.rest();
+    let mut at = 0;
     for _ in 0..columns {
-        match r.u8()? {
-            b'n' | b'u' => {}
-            b't' => {
-                let len = r.u32()? as usize;
-                r.bytes(len)?;
+        match Cell::at(whole, at) {
+            Some(Cell::Null | Cell::Unchanged) => at += 1,
+            Some(Cell::Text(length)) => at += TEXT + length as usize,
+            Some(Cell::Unknown(tag)) => {
+                return Err(DecodeError::UnknownTag { what: "column", tag });
             }
-            tag => return Err(DecodeError::UnknownTag { what: "column", tag }),
+            None => return Err(cut(whole, at)),
         }
     }
-    let used = whole.len() - r.rest().len();
-    Ok(Tuple { columns, cells: whole.get(..used).unwrap_or_default() })
+    Ok(Tuple { columns, cells: r.bytes(at)? })
+}
+
+/// What is missing of the cell at `at`.
+#[cold]
+fn cut(cells: &[u8], at: usize) -> DecodeError {
+    let here = cells.get(at..).unwrap_or_default();
+    let need = match here {
+        [] => 1,
+        [_, a, b, c, d, ..] => TEXT + u32::from_be_bytes([*a, *b, *c, *d]) as usize,
+        _ => TEXT,
+    };
+    DecodeError::Truncated { need, have: here.len() }
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use tokio::{
 use super::{
     connect::ServerError,
     copy_data::{self, CopyData, Keepalive, StandbyStatus, XLogData},
-    frame::{BadLength, Frame, FrameBuf},
+    frame::{BadLength, Frame, FrameBuf, Head},
     pgoutput::DecodeError,
     slot,
     sqlstate::{self, During},
@@ -207,13 +207,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
     /// The server sent an error, or what we cannot read.
     #[inline]
     pub fn take(&mut self) -> Result<Option<Incoming<'_>>, Error> {
-        while let Some(tag) = self.inbox.tag()? {
-            if tag == b'd' {
-                return self.take_copy_data();
+        while let Some(head) = self.inbox.whole()? {
+            if head.tag == b'd' {
+                return self.copy_data(head).map(Some);
             }
-            if let Some(frame) = self.inbox.take()? {
-                aside(frame, self.received, &self.publications)?;
-            }
+            let frame = Frame { tag: head.tag, body: self.inbox.body(head) };
+            aside(frame, self.received, &self.publications)?;
         }
         Ok(None)
     }
@@ -257,18 +256,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         Ok(())
     }
 
-    fn take_copy_data(&mut self) -> Result<Option<Incoming<'_>>, Error> {
-        let Some(frame) = self.inbox.take()? else { return Ok(None) };
+    #[inline]
+    fn copy_data(&mut self, head: Head) -> Result<Incoming<'_>, Error> {
         let near = self.received;
-        match copy_data::decode(frame.body).map_err(|source| Error::Decode { near, source })? {
+        let body = self.inbox.body(head);
+        match copy_data::decode(body).map_err(|source| Error::Decode { near, source })? {
             CopyData::XLogData(wal) => {
                 self.received = near.max(wal.start).max(wal.end);
-                Ok(Some(Incoming::Data(wal)))
+                Ok(Incoming::Data(wal))
             }
             CopyData::Keepalive(keepalive) => {
                 self.received = near.max(keepalive.end);
                 self.status_now |= keepalive.reply;
-                Ok(Some(Incoming::Keepalive(keepalive)))
+                Ok(Incoming::Keepalive(keepalive))
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{Now, RowError, Timestamp};
 use crate::{
-    batch::{self, Batcher, RecordWriter, TopicId},
+    batch::{self, Batcher, TopicId},
     change::{Op, Position, Transaction},
     encode::{Encoder, Headers, Image, Part, Stamp, Template},
     progress::{Ledger, Ticket},
@@ -114,21 +114,13 @@ impl Out<'_> {
                 prefix: None,
             };
             encoder.headers(&stamp, headers);
-            write_headers(to, headers);
+            to.headers(headers.len(), headers.block());
             Ok(())
         });
         appended.map_err(|error| match error {
             batch::Error::Write(error) => error,
             other => RowError::Batch(other.to_string()),
         })
-    }
-}
-
-#[inline]
-pub(super) fn write_headers(record: &mut RecordWriter<'_>, headers: &Headers) {
-    record.headers(headers.len());
-    for (name, value) in headers.iter() {
-        record.header_with(name, |out| out.extend_from_slice(value));
     }
 }
 

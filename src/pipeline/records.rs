@@ -15,7 +15,7 @@ use std::{
 use super::{
     Error, Now, RowError, Timestamp,
     counts::Counts,
-    out::{Out, Record, Topic, hash, times, write_headers},
+    out::{Out, Record, Topic, hash, times},
     replay::Replay,
 };
 use crate::{
@@ -339,7 +339,7 @@ impl Records {
                     out.extend_from_slice(message.content);
                     Ok::<(), Infallible>(())
                 })?;
-                write_headers(record, headers);
+                record.headers(headers.len(), headers.block());
                 Ok(())
             })
             .map_err(|error: batch::Error<Infallible>| Error::Message {
