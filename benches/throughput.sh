@@ -33,7 +33,19 @@ rows() { case $1 in
   single) echo $((ROWS / 4)) ;; wide) echo $((ROWS / 40000 * 10000)) ;; batched) echo $((ROWS / 10000 * 10000)) ;; *) echo "$ROWS" ;;
 esac; }
 
-ticks() { awk '{ sub(/^.*\) /, ""); print $12 + $13 }' "/proc/$1/stat" 2>/dev/null; }
+# What watches must not take the processor from what is watched: no program is started for a look.
+look() { # PID: its CPU time in ticks to T, its peak RSS in KB to M; fails when it is gone
+  local stat key value rest
+  [ -r "/proc/$1/stat" ] && read -r stat <"/proc/$1/stat" && [[ "$stat" != *") Z "* ]] || return
+  read -r _ _ _ _ _ _ _ _ _ _ _ value rest <<<"${stat##*) }"; T=$((value + ${rest%% *}))
+  while read -r key value _; do if [ "$key" = VmHWM: ]; then M=$value; fi; done <"/proc/$1/status"
+} 2>/dev/null
+stored() { # waits, in one session of the server
+  q "do \$\$ begin for i in 1..30000 loop
+       if (select confirmed_flush_lsn >= '$END' from pg_replication_slots where slot_name = 'ours') then return; end if;
+       perform pg_sleep(0.02);
+     end loop; raise exception 'not stored'; end \$\$"
+}
 report() { # NAME ROWS SECONDS TICKS RSS_KB
   awk -v n="$1" -v r="$2" -v s="$3" -v t="$4" -v m="$5" -v hz="$(getconf CLK_TCK)" \
     'BEGIN { printf "  %-14s %8.0f rows/s  %5.2f us CPU a row  %6.1f MiB peak RSS\n", n, r / s, t / hz * 1e6 / r, m / 1024 }'
@@ -58,20 +70,15 @@ for w in ${ONLY//,/ }; do
     B=$(now)
     pg_recvlogical -d "$URL" -S raw --start -n -F 0 -o proto_version=1 -o publication_names=p --endpos="$END" -f /dev/null &
     PID=$!; T=0 M=0
-    while kill -0 $PID 2>/dev/null; do
-      t=$(ticks $PID); T=${t:-$T}; m=$(awk '/VmHWM/ { print $2 }' "/proc/$PID/status" 2>/dev/null || true); M=${m:-$M}; sleep 0.02
-    done
+    while look $PID; do sleep 0.05; done
     wait $PID; RAW=$(awk -v a="$B" -v b="$(now)" 'BEGIN { print b - a }')
     report pg_recvlogical "$N" "$RAW" "$T" "$M"
 
     B=$(now)
     "$BIN" run -s postgres.url="$URL" -s publication.name=p -s slot.name=ours -s kafka.brokers="127.0.0.1:$KPORT" \
       -s "tables.public.bench=$TOPIC" -s "tables.public.wide=$TOPIC" -s admin.listen= ${EXTRA:-} 2>"$D/log" & PID=$!
-    while [ "$(q "select confirmed_flush_lsn >= '$END' from pg_replication_slots where slot_name='ours'")" != t ]; do
-      kill -0 $PID 2>/dev/null || { cat "$D/log" >&2; echo "throughput: pgsluice ended" >&2; exit 1; }
-      sleep 0.02
-    done
-    OURS=$(awk -v a="$B" -v b="$(now)" 'BEGIN { print b - a }'); T=$(ticks $PID); M=$(awk '/VmHWM/ { print $2 }' "/proc/$PID/status")
+    stored || { cat "$D/log" >&2; echo "throughput: not stored after ten minutes" >&2; exit 1; }
+    OURS=$(awk -v a="$B" -v b="$(now)" 'BEGIN { print b - a }'); look $PID || { cat "$D/log" >&2; echo "throughput: pgsluice ended" >&2; exit 1; }
     kill -TERM $PID; wait $PID
     report pgsluice "$N" "$OURS" "$T" "$M"
     GOT=$(tests/servers/kafka-count "127.0.0.1:$KPORT" "$TOPIC")
