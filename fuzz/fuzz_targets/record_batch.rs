@@ -14,6 +14,7 @@ use pgsluice::{
     batch::{Batcher, Codec, Limits, Stamp, compress, decompress, record_batch},
     lsn::Lsn,
     progress::Ledger,
+    varint,
 };
 use rskafka::protocol::{
     record::{ControlBatchOrRecords, RecordBatch},
@@ -93,10 +94,12 @@ fn batch(records: &[Record]) -> Vec<u8> {
                     Ok::<_, Infallible>(())
                 })?,
             }
-            writer.headers(record.headers.len());
-            for (name, value) in &record.headers {
-                writer.header_with(name, |out| out.extend_from_slice(value));
+            let mut block = Vec::new();
+            for part in record.headers.iter().flat_map(|(name, value)| [name.as_bytes(), value]) {
+                varint::put(&mut block, part.len() as i64);
+                block.extend_from_slice(part);
             }
+            writer.headers(record.headers.len(), &block);
             Ok::<_, Infallible>(())
         });
         assert!(written.is_ok(), "it is far below the limits");
