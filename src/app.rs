@@ -4,6 +4,7 @@
 //! over; everything else ends the process with the exit code of its kind. The producer and the
 //! ledger outlive a session: what was handed to Kafka is stored whatever becomes of PostgreSQL.
 
+mod error;
 mod shown;
 mod trouble;
 
@@ -18,6 +19,7 @@ use futures_util::FutureExt as _;
 use tokio::{select, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
+pub use self::error::{Error, chain};
 pub(crate) use self::shown::now_ms;
 use self::{
     shown::{set_role, show},
@@ -31,17 +33,14 @@ use crate::{
     pg::{
         self,
         relations::Relations,
-        session::{self, Session},
+        session::Session,
         slot::{self, SlotOptions},
         stream,
     },
     pipeline::{self, Pipeline, Progress, Records},
-    retry::{Backoff, Disposition, Exit},
+    retry::{Backoff, Disposition},
     route::{self, Routes},
-    sink::{
-        self,
-        kafka::{self, Producer},
-    },
+    sink::{self, kafka::Producer},
     status::{self, Role, Status},
 };
 
@@ -74,82 +73,6 @@ pub struct Options {
     pub pipeline: pipeline::Options,
     /// `admin.listen`; `None`: no HTTP.
     pub admin: Option<SocketAddr>,
-}
-
-/// Why the process ends.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// No session.
-    #[error(transparent)]
-    Session(#[from] session::Error),
-    /// A session ended.
-    #[error("the stream of slot {slot} ended")]
-    Stream {
-        /// The slot.
-        slot: String,
-        /// Why.
-        source: Box<pipeline::Error>,
-    },
-    /// A topic that cannot be used.
-    #[error(transparent)]
-    Topic(#[from] pipeline::Error),
-    /// Kafka.
-    #[error(transparent)]
-    Kafka(#[from] kafka::Error),
-    /// The configuration's routes.
-    #[error(transparent)]
-    Route(#[from] route::Error),
-    /// Stopped while there was no connection to confirm by.
-    #[error(
-        "stopped without a connection to PostgreSQL: what was committed from {from} on will be \
-         sent again"
-    )]
-    Unconfirmed {
-        /// The position that PostgreSQL knows.
-        from: Lsn,
-    },
-}
-
-impl Error {
-    /// No `_` arm: a new variant does not compile until someone has judged it.
-    #[must_use]
-    pub fn disposition(&self) -> Disposition {
-        match self {
-            Self::Session(error) => error.disposition(),
-            Self::Stream { source, .. } => source.disposition(),
-            Self::Topic(error) => error.disposition(),
-            Self::Kafka(error) => error.disposition(),
-            Self::Route(error) => error.disposition(),
-            Self::Unconfirmed { .. } => Disposition::Halt(Exit::Drain),
-        }
-    }
-
-    /// Whether PostgreSQL said nothing for too long.
-    fn silent(&self) -> bool {
-        let Self::Stream { source, .. } = self else { return false };
-        matches!(**source, pipeline::Error::Stream(stream::Error::Silent { .. }))
-    }
-
-    /// Whether another consumer has the slot: normal for a passive instance.
-    const fn busy(&self) -> bool {
-        matches!(self, Self::Session(session::Error::Slot(slot::Error::Busy { .. })))
-    }
-}
-
-/// An error and its causes in one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        // A transparent error and its cause say the same.
-        if !text.ends_with(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Streams until `stop`.

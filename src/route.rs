@@ -4,15 +4,17 @@
 //! or has changed, never once a row. A name that Kafka would not take is an error, as two tables
 //! whose names differ in such a character alone would else share a topic in silence.
 
+mod error;
+mod name;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use crate::{
-    retry::{Disposition, Exit},
-    schema::{Relation, ReplicaIdentity},
-};
+use self::name::{fill, unquote};
+pub use self::{error::Error, name::topic_name};
+use crate::schema::{Relation, ReplicaIdentity};
 
 /// What `[tables]` says of one table.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -60,81 +62,6 @@ pub struct Options {
     pub message_topic: Option<String>,
     /// Prefixes of logical messages that are taken; empty: all.
     pub message_prefixes: Vec<String>,
-}
-
-/// Why a table has no route, or the routing as a whole makes no sense.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum Error {
-    /// `topic.unlisted = "refuse"` met a table that `[tables]` does not list.
-    #[error(
-        "table {table} is not in [tables] and topic.unlisted is \"refuse\": give it a topic there, \
-         or set topic.unlisted to \"route\" or \"skip\""
-    )]
-    Refused {
-        /// `schema.table`.
-        table: String,
-    },
-    /// Kafka takes no topic of this name.
-    #[error("{topic:?}, the topic of {what}, {why}: name another one in the configuration")]
-    Topic {
-        /// The table or the key that asks for it.
-        what: String,
-        /// The name as it would be.
-        topic: String,
-        /// Kafka's rule.
-        why: &'static str,
-    },
-    /// `[tables]` names a key column that the table does not have.
-    #[error("table {table} has no column {column:?}, which [tables] names as its key")]
-    KeyColumn {
-        /// `schema.table`.
-        table: String,
-        /// As `[tables]` has it.
-        column: String,
-    },
-    /// `[tables]` names a key column twice.
-    #[error("[tables] names column {column:?} twice in the key of {table}")]
-    KeyTwice {
-        /// As `[tables]` has it.
-        table: String,
-        /// As `[tables]` has it.
-        column: String,
-    },
-    /// Two entries of `[tables]` are one table, written in two ways.
-    #[error("[tables] lists {table} twice, once quoted")]
-    TableTwice {
-        /// The second entry.
-        table: String,
-    },
-    /// An entry of `[tables]` begins with a quote and is no `"schema"."table"`.
-    #[error("[tables] lists {table}, whose quotes do not make a schema and a table")]
-    Quotes {
-        /// The entry.
-        table: String,
-    },
-    /// The template has braces around something else.
-    #[error("topic.template {template:?} may hold {{schema}} and {{table}}, and no other brace")]
-    Template {
-        /// The template.
-        template: String,
-    },
-}
-
-impl Error {
-    /// What to do about it. Only the refusal is about a row; the others a change of the
-    /// configuration heals.
-    #[must_use]
-    pub const fn disposition(&self) -> Disposition {
-        match self {
-            Self::Refused { .. } => Disposition::Halt(Exit::Data),
-            Self::Topic { .. }
-            | Self::KeyColumn { .. }
-            | Self::KeyTwice { .. }
-            | Self::TableTwice { .. }
-            | Self::Quotes { .. }
-            | Self::Template { .. } => Disposition::Halt(Exit::Config),
-        }
-    }
 }
 
 /// Where one table's rows go.
@@ -372,53 +299,6 @@ fn unidentified(relation: &Relation, key: &[usize]) -> Box<[usize]> {
     key.iter().copied().filter(|at| !sent(at)).collect()
 }
 
-/// The template with its braces filled, in one pass, as a schema may be called `{table}`. `None`:
-/// it has a brace that means nothing.
-fn fill(template: &str, namespace: &str, name: &str) -> Option<String> {
-    let mut topic = String::new();
-    let mut rest = template;
-    while let Some(at) = rest.find(['{', '}']) {
-        let (before, from) = rest.split_at(at);
-        topic.push_str(before);
-        if let Some(after) = from.strip_prefix("{schema}") {
-            topic.push_str(namespace);
-            rest = after;
-        } else {
-            rest = from.strip_prefix("{table}")?;
-            topic.push_str(name);
-        }
-    }
-    topic.push_str(rest);
-    Some(topic)
-}
-
-/// `"schema"."table"` taken apart; either part may also stand without quotes.
-fn unquote(name: &str) -> Option<(String, String)> {
-    let (namespace, rest) = part(name)?;
-    let (table, rest) = part(rest.strip_prefix('.')?)?;
-    rest.is_empty().then_some((namespace, table))
-}
-
-/// One identifier from the front, and what follows it.
-fn part(text: &str) -> Option<(String, &str)> {
-    let Some(mut rest) = text.strip_prefix('"') else {
-        let (plain, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
-        return (!plain.is_empty() && !plain.contains('"')).then(|| (plain.to_owned(), rest));
-    };
-    let mut name = String::new();
-    loop {
-        let (before, after) = rest.split_once('"')?;
-        name.push_str(before);
-        match after.strip_prefix('"') {
-            Some(more) => {
-                name.push('"'); // doubled: it stands for itself
-                rest = more;
-            }
-            None => return (!name.is_empty()).then_some((name, after)),
-        }
-    }
-}
-
 fn checked(topic: String, what: impl FnOnce() -> String) -> Result<Arc<str>, Error> {
     match topic_name(&topic) {
         Ok(()) => Ok(topic.into()),
@@ -426,31 +306,10 @@ fn checked(topic: String, what: impl FnOnce() -> String) -> Result<Arc<str>, Err
     }
 }
 
-/// Kafka's rule for the name of a topic (`org.apache.kafka.common.internals.Topic`).
-///
-/// # Errors
-/// The part of the rule that `name` breaks, to follow the name in a sentence.
-pub fn topic_name(name: &str) -> Result<(), &'static str> {
-    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    if name.is_empty() {
-        Err("is empty")
-    } else if name == "." || name == ".." {
-        Err("is a name that Kafka keeps for itself")
-    } else if name.len() > MAX_TOPIC {
-        Err("is longer than the 249 characters that Kafka takes")
-    } else if !name.bytes().all(legal) {
-        Err("has characters other than the letters, digits, '.', '_' and '-' that Kafka takes")
-    } else {
-        Ok(())
-    }
-}
-
-/// `Topic.MAX_NAME_LENGTH`: with a partition's number it is still a file name.
-const MAX_TOPIC: usize = 249;
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::retry::{Disposition, Exit};
     use crate::schema::{Column, PgType};
 
     fn options() -> Options {

@@ -8,7 +8,11 @@
 //! **Invariant.** `index` counts every row, truncated relation and message that pgoutput sent in
 //! the transaction, before any routing, as the record's `id` is made of it.
 
+mod error;
+
 use std::collections::HashMap;
+
+pub use self::error::Error;
 
 use super::{
     catalog::RelationFacts,
@@ -19,7 +23,6 @@ use super::{
 use crate::{
     change::{Before, Change, LogicalMessage, Op, Position, Row, Span, Transaction},
     lsn::Lsn,
-    retry::{Disposition, Exit},
     schema::{Column, FIRST_USER_OID, PgType, Relation, ReplicaIdentity},
 };
 
@@ -75,78 +78,6 @@ impl Questions {
     #[must_use]
     pub const fn none(&self) -> bool {
         !self.primary_key && self.types.is_empty()
-    }
-}
-
-/// Why a message has no meaning here.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A row of a table that was never described.
-    #[error("a row of relation {oid} came before its description")]
-    UnknownRelation {
-        /// `pg_class.oid`.
-        oid: u32,
-    },
-    /// A row and its description disagree.
-    #[error("a row of {table} has {cells} columns, where its description has {columns}")]
-    ColumnCount {
-        /// `schema.table`.
-        table: String,
-        /// In the row.
-        cells: usize,
-        /// In the description.
-        columns: usize,
-    },
-    /// A message where none of its kind can be.
-    #[error("{what} outside of a transaction, at {at}")]
-    OutsideTransaction {
-        /// What came.
-        what: &'static str,
-        /// Where.
-        at: Lsn,
-    },
-    /// A transaction in a transaction, or one that ends elsewhere than it said.
-    #[error("transaction {xid} was to end at {expected}, and {found} came at {at}")]
-    Nesting {
-        /// The open one.
-        xid: u32,
-        /// Its commit LSN.
-        expected: Lsn,
-        /// What came.
-        found: &'static str,
-        /// Where.
-        at: Lsn,
-    },
-    /// Commits come in the order of their LSNs.
-    #[error("the commit at {at} comes after the one at {last}")]
-    Backwards {
-        /// This one.
-        at: Lsn,
-        /// The one before.
-        last: Lsn,
-    },
-    /// More changes than an `id` can count.
-    #[error("transaction {xid} at {at} has more than 4294967295 changes")]
-    TooManyChanges {
-        /// The open one.
-        xid: u32,
-        /// Its commit LSN.
-        at: Lsn,
-    },
-}
-
-impl Error {
-    /// All of them mean that we misunderstand the stream: nothing may be confirmed any more.
-    #[must_use]
-    pub const fn disposition(&self) -> Disposition {
-        match self {
-            Self::UnknownRelation { .. }
-            | Self::ColumnCount { .. }
-            | Self::OutsideTransaction { .. }
-            | Self::Nesting { .. }
-            | Self::Backwards { .. }
-            | Self::TooManyChanges { .. } => Disposition::Halt(Exit::Data),
-        }
     }
 }
 

@@ -1,0 +1,86 @@
+//! Why the process ends, and an error in words.
+
+use crate::{
+    lsn::Lsn,
+    pg::{session, slot, stream},
+    pipeline,
+    retry::{Disposition, Exit},
+    route,
+    sink::kafka,
+};
+
+/// Why the process ends.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No session.
+    #[error(transparent)]
+    Session(#[from] session::Error),
+    /// A session ended.
+    #[error("the stream of slot {slot} ended")]
+    Stream {
+        /// The slot.
+        slot: String,
+        /// Why.
+        source: Box<pipeline::Error>,
+    },
+    /// A topic that cannot be used.
+    #[error(transparent)]
+    Topic(#[from] pipeline::Error),
+    /// Kafka.
+    #[error(transparent)]
+    Kafka(#[from] kafka::Error),
+    /// The configuration's routes.
+    #[error(transparent)]
+    Route(#[from] route::Error),
+    /// Stopped while there was no connection to confirm by.
+    #[error(
+        "stopped without a connection to PostgreSQL: what was committed from {from} on will be \
+         sent again"
+    )]
+    Unconfirmed {
+        /// The position that PostgreSQL knows.
+        from: Lsn,
+    },
+}
+
+impl Error {
+    /// No `_` arm: a new variant does not compile until someone has judged it.
+    #[must_use]
+    pub fn disposition(&self) -> Disposition {
+        match self {
+            Self::Session(error) => error.disposition(),
+            Self::Stream { source, .. } => source.disposition(),
+            Self::Topic(error) => error.disposition(),
+            Self::Kafka(error) => error.disposition(),
+            Self::Route(error) => error.disposition(),
+            Self::Unconfirmed { .. } => Disposition::Halt(Exit::Drain),
+        }
+    }
+
+    /// Whether PostgreSQL said nothing for too long.
+    pub(super) fn silent(&self) -> bool {
+        let Self::Stream { source, .. } = self else { return false };
+        matches!(**source, pipeline::Error::Stream(stream::Error::Silent { .. }))
+    }
+
+    /// Whether another consumer has the slot: normal for a passive instance.
+    pub(super) const fn busy(&self) -> bool {
+        matches!(self, Self::Session(session::Error::Slot(slot::Error::Busy { .. })))
+    }
+}
+
+/// An error and its causes in one line.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        // A transparent error and its cause say the same.
+        if !text.ends_with(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
