@@ -58,10 +58,20 @@ impl<'a> RecordWriter<'a> {
     ) -> Self {
         let start = out.len();
         let body = start + widths.length;
-        leave(out, widths.length);
-        out.push(0); // attributes: none is defined
-        varint::put(out, timestamp_delta);
-        varint::put(out, i64::from(offset_delta));
+        // Attributes: none is defined.
+        match (widths.length, varint::zigzag(timestamp_delta), offset_delta) {
+            // Nearly every record: two bytes of length, a delta below 64 ms, an offset below 8192.
+            (2, delta @ ..0x80, 64..0x2000) => {
+                let [low, high] = [offset_delta << 1 | 0x80, offset_delta >> 6].map(|n| n as u8);
+                out.extend_from_slice(&[0, 0, 0, delta as u8, low, high]);
+            }
+            _ => {
+                leave(out, widths.length);
+                out.push(0);
+                varint::put(out, timestamp_delta);
+                varint::put(out, offset_delta.into());
+            }
+        }
         Self { out, widths, start, body, next: Next::Key }
     }
 

@@ -134,6 +134,14 @@ fn values(bytes: &[u8]) -> Vec<Vec<u8>> {
     records.into_iter().map(|record| record.value.unwrap_or_default()).collect()
 }
 
+/// Offsets and deltas of one byte, of two, and of three.
+#[test]
+fn a_long_batch_has_the_very_bytes_too() {
+    let at = |timestamp_ms| Row { timestamp_ms, ..Row::of(&[b'x'; 70]) };
+    let rows: Vec<_> = (0..8300).map(|n| at(1_000_000 + n / 100 * (n % 3 - 1))).collect();
+    assert_eq!(sealed(&batch_of(&rows).bytes), as_rskafka_writes_it(&rows));
+}
+
 proptest! {
     #[test]
     fn writes_the_very_bytes_that_rskafka_writes(rows in vec(row(), 1..40)) {

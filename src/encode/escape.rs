@@ -7,7 +7,6 @@ use super::{Malformed, put::put};
 
 /// Appends `"text"`.
 pub(super) fn quoted(text: &[u8], out: &mut Vec<u8>) -> Result<(), Malformed> {
-    out.reserve(text.len() + 2);
     out.push(b'"');
     body(text, out)?;
     out.push(b'"');

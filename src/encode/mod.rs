@@ -253,7 +253,7 @@ impl Encoder {
         text: Option<&[u8]>,
         out: &mut Vec<u8>,
     ) -> Result<(), Error> {
-        put::put(&column.prefix, out);
+        column.prefix.put(out);
         match text {
             None => out.extend_from_slice(b"null"),
             Some(text) => value::write(&column.kind, self.options.numeric, text, out)

@@ -26,6 +26,40 @@ fn twice<const N: usize>(text: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(last);
 }
 
+/// A text that is put once a row: kept in a block, of which what is too much is cut off.
+#[derive(Clone, Debug)]
+pub(super) struct Fixed {
+    /// Its beginning.
+    block: [u8; BLOCK],
+    text: Box<[u8]>,
+}
+
+/// Nearly every column's name, with its quotes, is shorter.
+const BLOCK: usize = 32;
+
+impl Fixed {
+    pub(super) fn new(text: Vec<u8>) -> Self {
+        let mut block = [0; BLOCK];
+        block.iter_mut().zip(&text).for_each(|(to, from)| *to = *from);
+        Self { block, text: text.into() }
+    }
+
+    pub(super) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    #[inline]
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        let length = self.text.len();
+        if length > BLOCK {
+            return out.extend_from_slice(&self.text);
+        }
+        let end = out.len() + length;
+        out.extend_from_slice(&self.block);
+        out.truncate(end);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -36,6 +70,9 @@ mod tests {
         for length in 0..=text.len() {
             let mut out = b"before".to_vec();
             put(&text[..length], &mut out);
+            assert_eq!(out, [b"before", &text[..length]].concat());
+            let mut out = b"before".to_vec();
+            Fixed::new(text[..length].to_vec()).put(&mut out);
             assert_eq!(out, [b"before", &text[..length]].concat());
         }
     }

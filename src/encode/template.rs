@@ -5,7 +5,7 @@ use crate::{
     schema::{PgType, Relation},
 };
 
-use super::{Error, KeyFormat, Malformed, escape};
+use super::{Error, KeyFormat, Malformed, escape, put::Fixed};
 
 /// A relation, compiled for writing.
 #[derive(Clone, Debug)]
@@ -23,7 +23,7 @@ pub struct Template {
 #[derive(Clone, Debug)]
 pub(super) struct Column {
     /// `,"name":`, escaped.
-    pub(super) prefix: Box<[u8]>,
+    pub(super) prefix: Fixed,
     pub(super) kind: PgType,
     /// Whether it is part of the replica identity.
     pub(super) identity: bool,
@@ -33,7 +33,8 @@ pub(super) struct Column {
 impl Column {
     /// `"name"`, escaped.
     pub(super) fn quoted_name(&self) -> &[u8] {
-        self.prefix.get(1..self.prefix.len().saturating_sub(1)).unwrap_or_default()
+        let text = self.prefix.text();
+        text.get(1..text.len().saturating_sub(1)).unwrap_or_default()
     }
 }
 
@@ -177,9 +178,9 @@ impl Template {
     }
 }
 
-fn prefix(name: &str) -> Box<[u8]> {
+fn prefix(name: &str) -> Fixed {
     let mut prefix = vec![b','];
     escape::quoted_str(name, &mut prefix);
     prefix.push(b':');
-    prefix.into()
+    Fixed::new(prefix)
 }
