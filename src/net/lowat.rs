@@ -1,7 +1,9 @@
 //! `SO_RCVLOWAT`: how many bytes must have arrived before the kernel wakes the reader.
 //!
 //! The walsender sends one small segment a row. Waking for each costs three times the CPU of waking
-//! once for about sixty of them.
+//! once for a hundred of them. The default is a measured one (rows of 120 bytes in transactions of
+//! 10 000, loopback): at 24 KiB the kernel's part of a row costs a fifth less than at 12; at 96 and
+//! more the receive buffer is full before so much is there, and the timer of `tcp` wakes us.
 #![allow(unsafe_code)] // Neither std nor socket2 offers this option.
 
 use std::{
