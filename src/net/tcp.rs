@@ -108,7 +108,7 @@ impl Tcp {
     }
 
     /// An ordinary read that notices a flood: a quarter of the watermark within [`PATIENCE`], which
-    /// with 12 KB is 1.5 MB/s. From there on waking less often is worth the wait.
+    /// with 24 KiB is 3 MB/s. From there on waking less often is worth the wait.
     fn poll_each(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.socket).poll_read(cx, buf))?;
