@@ -2,14 +2,17 @@
 //! answers, carries out bytes of dead connections late, moves leaders, drops what was not
 //! replicated, and restarts with a short memory.
 
+mod log;
+
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
 use tokio::time::Instant;
 
+use self::log::{Log, STORED};
 use super::{
     machine::{Action, Leaders, Machine, Settings},
     queue::Identity,
@@ -27,122 +30,6 @@ use crate::{
 type Key = (Arc<str>, i32);
 
 const BROKERS: i32 = 3;
-const STORED: i16 = 0;
-const TIMED_OUT: i16 = 7;
-const OUT_OF_ORDER: i16 = 45;
-
-/// A batch in a partition's log.
-#[derive(Clone)]
-struct Entry {
-    id: i64,
-    epoch: i16,
-    first: i32,
-    last: i32,
-    values: Vec<u64>,
-}
-
-/// What a leader remembers of a producer: its epoch, and the sequence ranges of its last batches.
-#[derive(Clone, Default)]
-struct Memory {
-    epoch: i16,
-    ranges: VecDeque<(i32, i32)>,
-}
-
-#[derive(Default)]
-struct Log {
-    entries: Vec<Entry>,
-    /// Entries that all replicas have.
-    replicated: usize,
-    leader: Option<i32>,
-    memory: HashMap<i64, Memory>,
-    /// Answers 19 and appends nothing.
-    too_few_replicas: bool,
-    /// Answers 7, though it appends.
-    slow_replicas: bool,
-}
-
-impl Log {
-    fn append(&mut self, broker: i32, bytes: &[u8], limit: usize) -> i16 {
-        if self.leader != Some(broker) {
-            return 6;
-        }
-        if bytes.len() > limit {
-            return 10;
-        }
-        if self.too_few_replicas {
-            return 19;
-        }
-        let entry = entry(bytes);
-        if let Some(memory) = self.memory.get(&entry.id) {
-            let known = memory.ranges.contains(&(entry.first, entry.last));
-            let next = memory.ranges.back().map_or(0, |&(_, last)| after(last));
-            match entry.epoch.cmp(&memory.epoch) {
-                std::cmp::Ordering::Less => return 47,
-                std::cmp::Ordering::Greater if entry.first != 0 => return OUT_OF_ORDER,
-                std::cmp::Ordering::Equal if known => return self.acknowledge(),
-                std::cmp::Ordering::Equal if entry.first != next => return OUT_OF_ORDER,
-                _ => {}
-            }
-        }
-        remember(&mut self.memory, &entry, 5);
-        self.entries.push(entry);
-        self.acknowledge()
-    }
-
-    fn acknowledge(&mut self) -> i16 {
-        if self.slow_replicas {
-            return TIMED_OUT;
-        }
-        self.replicated = self.entries.len();
-        STORED
-    }
-
-    /// Memory as it is rebuilt from the log.
-    fn recall(&mut self, ranges: usize) {
-        self.memory.clear();
-        for entry in &self.entries {
-            remember(&mut self.memory, entry, ranges);
-        }
-    }
-}
-
-fn remember(memory: &mut HashMap<i64, Memory>, entry: &Entry, ranges: usize) {
-    let known = memory.entry(entry.id).or_default();
-    if known.epoch != entry.epoch {
-        *known = Memory { epoch: entry.epoch, ranges: VecDeque::new() };
-    }
-    known.ranges.push_back((entry.first, entry.last));
-    if known.ranges.len() > ranges {
-        known.ranges.pop_front();
-    }
-}
-
-fn after(sequence: i32) -> i32 {
-    sequence.checked_add(1).unwrap_or(0)
-}
-
-fn field<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
-    bytes[at..at + N].try_into().unwrap()
-}
-
-/// Reads a batch and checks that its checksum is of these very bytes.
-fn entry(bytes: &[u8]) -> Entry {
-    assert_eq!(u32::from_be_bytes(field(bytes, 17)), crc32c::crc32c(&bytes[21..]));
-    let first = i32::from_be_bytes(field(bytes, 53));
-    let records = i32::from_be_bytes(field(bytes, 57));
-    let last = (i64::from(first) + i64::from(records) - 1) & i64::from(i32::MAX);
-    // Values are eight bytes between two marks, which no length or delta of ours looks like.
-    let values = bytes[61..].windows(10).filter(|w| w.starts_with(b"<") && w.ends_with(b">"));
-    let values: Vec<u64> = values.map(|w| u64::from_be_bytes(field(w, 1))).collect();
-    assert_eq!(values.len(), usize::try_from(records).unwrap());
-    Entry {
-        id: i64::from_be_bytes(field(bytes, 43)),
-        epoch: i16::from_be_bytes(field(bytes, 51)),
-        first,
-        last: i32::try_from(last).unwrap(),
-        values,
-    }
-}
 
 struct Sent {
     request: u64,
