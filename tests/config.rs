@@ -572,6 +572,13 @@ fn all_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
+fn the_watermark_that_nobody_set_follows_a_small_read_buffer() {
+    let config = Given::least("").set("postgres.read_buffer", "32KiB").load().unwrap();
+    assert_eq!(config.app.stream.low_watermark, 16 << 10);
+    assert!(config.listing.contains("low_watermark = \"16KiB\""), "{}", config.listing);
+}
+
+#[test]
 fn a_value_of_the_wrong_type_is_named() {
     for (key, line, words) in [
         (
@@ -595,6 +602,11 @@ fn a_value_of_the_wrong_type_is_named() {
         ("batch.max_bytes", "[batch]\nmax_bytes = \"1 parsec\"", "not a size"),
         ("batch.max_bytes", "[batch]\nmax_bytes = -1", "not a size"),
         ("batch.max_bytes", "[batch]\nmax_bytes = \"4MiB\"", "at least 4 times batch.max_bytes"),
+        (
+            "postgres.low_watermark",
+            "[postgres]\nread_buffer = \"32KiB\"\nlow_watermark = \"20KiB\"",
+            "at most half of postgres.read_buffer",
+        ),
         ("headers", "headers = [\"op\", \"op\"]", "lists op twice"),
         ("headers", "headers = [1]", "has an item that is a number, not text"),
         ("headers", "headers = [\"pos\"]", "none of op id table lsn xid ts"),

@@ -298,7 +298,12 @@ fn status_interval(s: &mut Settings) -> Duration {
 
 fn low_watermark(s: &mut Settings) -> usize {
     let bytes: usize = s.size("postgres.low_watermark");
-    if bytes > s.size::<usize>("postgres.read_buffer") / 2 {
+    let most = s.size::<usize>("postgres.read_buffer") / 2;
+    if bytes > most {
+        if !s.is_set("postgres.low_watermark") {
+            s.computed.insert("postgres.low_watermark", Value::Size(most as u64).to_string());
+            return most;
+        }
         s.wrong("postgres.low_watermark", "must be at most half of postgres.read_buffer");
     }
     bytes
