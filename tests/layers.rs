@@ -287,7 +287,9 @@ fn sources() -> Vec<Source> {
             let path = entry.expect("src can be read").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|end| end == "rs") && !path.ends_with("tests.rs")
+            } else if path.extension().is_some_and(|end| end == "rs")
+                && !path.ends_with("tests.rs")
+                && !path.parent().is_some_and(|folder| folder.ends_with("tests"))
             {
                 sources.push(source(root, &path));
             }
