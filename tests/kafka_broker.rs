@@ -7,7 +7,6 @@ mod support;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use pgsluice::{
     net::{self, Secret, SecretSource, TcpOptions, TlsOptions, Verify},
     retry::{Disposition, Exit},
@@ -94,7 +93,7 @@ fn told(error: &Error) -> String {
     text
 }
 
-fn batch(producer: (i64, i16), base_sequence: i32, values: &[&str]) -> Bytes {
+fn batch(producer: (i64, i16), base_sequence: i32, values: &[&str]) -> Arc<Vec<u8>> {
     batch_of(Some(b"key".to_vec()), producer, base_sequence, values)
 }
 
@@ -103,7 +102,7 @@ fn batch_of(
     (producer_id, producer_epoch): (i64, i16),
     base_sequence: i32,
     values: &[&str],
-) -> Bytes {
+) -> Arc<Vec<u8>> {
     let record = |(offset, value): (i32, &&str)| Record {
         timestamp_delta: 0,
         offset_delta: offset,
@@ -129,10 +128,10 @@ fn batch_of(
     };
     let mut bytes = Vec::new();
     batch.write(&mut bytes).unwrap();
-    bytes.into()
+    Arc::new(bytes)
 }
 
-async fn produce(broker: &Broker, batches: Vec<(&str, i32, Bytes)>) -> Produced {
+async fn produce(broker: &Broker, batches: Vec<(&str, i32, Arc<Vec<u8>>)>) -> Produced {
     let batches = batches.into_iter().map(|(topic, partition, records)| PartitionRecords {
         topic: Arc::from(topic),
         partition,
@@ -212,7 +211,7 @@ async fn records() {
     let first = batch(id, 0, &["a", "b"]);
     let batches = || {
         vec![
-            ("users", 0, first.clone()),
+            ("users", 0, Arc::clone(&first)),
             ("a.compacted-topic", 2, batch(id, 0, &["c"])),
             ("users", 2, batch(id, 0, &["d"])),
         ]

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use bytes::Bytes;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -120,7 +119,7 @@ async fn connect(act: impl FnMut(i16) -> Act + Send + 'static) -> Broker {
 }
 
 fn one_batch() -> Produce {
-    let records = Bytes::from_static(b"records");
+    let records = Arc::new(b"records".to_vec());
     let batches = vec![PartitionRecords { topic: Arc::from("users"), partition: 0, records }];
     Produce { timeout: Duration::from_millis(1), batches }
 }

@@ -9,9 +9,8 @@
 //! the first batch after a failure, a new epoch or a long silence goes alone. What is under way is
 //! always the front of the queue.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{batch::record_batch, retry::Backoff};
@@ -53,7 +52,7 @@ pub(super) struct Part {
     /// The submitted batch that it belongs to.
     pub(super) parcel: u64,
     pub(super) records: u32,
-    pub(super) bytes: Bytes,
+    pub(super) bytes: Arc<Vec<u8>>,
     /// Given when it is first sent, and kept.
     sequence: Option<i32>,
     /// Whether identity and sequence are in the bytes.
@@ -124,7 +123,7 @@ impl Queue {
     }
 
     /// Takes an unsealed batch.
-    pub(super) fn push(&mut self, id: u64, parcel: u64, records: u32, bytes: Bytes) {
+    pub(super) fn push(&mut self, id: u64, parcel: u64, records: u32, bytes: Arc<Vec<u8>>) {
         self.parts.push_back(Part::new(id, parcel, records, bytes, None));
     }
 
@@ -288,7 +287,7 @@ impl Queue {
     /// Puts two parts in the place of one that is larger than the topic allows. Sequence numbers
     /// count records, so those of the batches behind it stay as they are. What a broker may hold of
     /// the whole, it may hold of the halves: the topic's limit may have been lowered in between.
-    pub(super) fn split(&mut self, id: u64, halves: [(u64, u32, Bytes); 2]) {
+    pub(super) fn split(&mut self, id: u64, halves: [(u64, u32, Arc<Vec<u8>>); 2]) {
         self.cure = None;
         let Some(at) = self.parts.iter().position(|part| part.id == id) else { return };
         let Some(whole) = self.parts.remove(at) else { return };
@@ -303,7 +302,7 @@ impl Queue {
 }
 
 impl Part {
-    fn new(id: u64, parcel: u64, records: u32, bytes: Bytes, sequence: Option<i32>) -> Self {
+    fn new(id: u64, parcel: u64, records: u32, bytes: Arc<Vec<u8>>, sequence: Option<i32>) -> Self {
         Self {
             id,
             parcel,
@@ -319,9 +318,8 @@ impl Part {
 
     /// No copy is made unless a request still holds the old bytes.
     fn seal(&mut self, identity: Identity, sequence: i32) {
-        let mut bytes = Vec::from(std::mem::take(&mut self.bytes));
-        record_batch::seal(&mut bytes, identity.id, identity.epoch, sequence);
-        self.bytes = Bytes::from(bytes);
+        let bytes = Arc::make_mut(&mut self.bytes);
+        record_batch::seal(bytes, identity.id, identity.epoch, sequence);
         self.sealed = true;
     }
 }
@@ -341,7 +339,7 @@ mod tests {
     fn queue(batches: u64) -> Queue {
         let mut queue = Queue::new(Identity { id: 1, epoch: 0 }, LONGEST);
         for id in 1..=batches {
-            queue.push(id, id, 1, Bytes::from(vec![0; 61]));
+            queue.push(id, id, 1, Arc::new(vec![0; 61]));
         }
         queue
     }
@@ -376,7 +374,7 @@ mod tests {
         assert_eq!(send(&mut queue, now), [2, 3, 4]);
         queue.failed(2, Failure::Refused, now, u32::MAX);
         queue.failed(3, Failure::OutOfOrder, now, u32::MAX);
-        queue.push(5, 5, 1, Bytes::from(vec![0; 61]));
+        queue.push(5, 5, 1, Arc::new(vec![0; 61]));
         assert_eq!(queue.ready_at(now), None);
         queue.failed(4, Failure::OutOfOrder, now, u32::MAX);
         assert_eq!(queue.cure(), None); // only consequences
@@ -415,7 +413,7 @@ mod tests {
         queue.failed(4, Failure::TooLarge, now, 0);
         queue.failed(5, Failure::Refused, now, 0);
         assert_eq!(queue.cure(), Some(Cure::Split(4)));
-        queue.split(4, [6, 7].map(|id| (id, 1, Bytes::from(vec![0; 61]))));
+        queue.split(4, [6, 7].map(|id| (id, 1, Arc::new(vec![0; 61]))));
         let now = now + LONGEST;
         assert_eq!(send(&mut queue, now), [3]);
         queue.stored(3, now).unwrap();

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use rskafka::protocol::api_key::ApiKey;
 
 use super::{Call, Malformed, Reader, Writer};
@@ -23,8 +22,8 @@ pub struct PartitionRecords {
     pub topic: Arc<str>,
     /// Partition.
     pub partition: i32,
-    /// A record batch of format 2, as it is stored.
-    pub records: Bytes,
+    /// A record batch of format 2, as it is stored. Not `Bytes`, which copies a buffer when it gives it back.
+    pub records: Arc<Vec<u8>>,
 }
 
 /// A broker's answer.

@@ -274,7 +274,7 @@ fn one_request_carries_a_topic_once_with_all_its_partitions() {
     let one = |topic: &str, partition| PartitionRecords {
         topic: topic.into(),
         partition,
-        records: bytes::Bytes::from_static(b"records"),
+        records: std::sync::Arc::new(b"records".to_vec()),
     };
     let batches = vec![one("b", 1), one("a", 0), one("b", 0)];
     let produce = Produce { timeout: Duration::from_secs(30), batches };

@@ -1,5 +1,7 @@
 //! What brokers answer, and what becomes of the batches.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::{Failure, Machine, Parcel, Part, PartitionProduced, Produced, What};
@@ -134,7 +136,7 @@ impl Machine {
             return;
         }
         if let Some(Parcel { mut batch, base_offset, .. }) = self.parcels.remove(&part.parcel) {
-            batch.bytes = Vec::from(part.bytes);
+            batch.bytes = Arc::unwrap_or_clone(part.bytes);
             let base_offset = if base_offset == i64::MAX { -1 } else { base_offset };
             self.deliveries.push(Delivery { batch, base_offset });
         }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tracing::debug;
 
 use super::{Machine, Parcel};
@@ -31,7 +30,7 @@ impl Machine {
             self.held += bytes.len();
             let id = self.name();
             if let Some(partition) = self.partitions.get_mut(place) {
-                partition.queue.push(id, parcel, records, Bytes::from(bytes));
+                partition.queue.push(id, parcel, records, Arc::new(bytes));
             }
         }
         self.parcels.insert(parcel, Parcel { batch, parts, base_offset: i64::MAX });
@@ -82,7 +81,7 @@ impl Machine {
         let Some([(a, first), (b, second)]) = self.halves(&part.bytes) else {
             return self.too_large(place, len);
         };
-        let halves = [(self.name(), a, Bytes::from(first)), (self.name(), b, Bytes::from(second))];
+        let halves = [(self.name(), a, Arc::new(first)), (self.name(), b, Arc::new(second))];
         let split = halves.iter().map(|(_, _, bytes)| bytes.len()).sum::<usize>();
         self.held = self.held - len + split;
         if let Some(parcel) = self.parcels.get_mut(&parcel) {

@@ -145,7 +145,7 @@ impl Machine {
         request.batches.push(PartitionRecords {
             topic: Arc::clone(&partition.topic),
             partition: partition.number,
-            records: part.bytes.clone(),
+            records: Arc::clone(&part.bytes),
         });
         partition.on = Some(leader);
         true
