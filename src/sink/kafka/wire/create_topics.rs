@@ -50,7 +50,7 @@ impl Call for CreateTopic {
             writer.tags();
         }
         writer.tags();
-        writer.i32(self.timeout.as_millis().try_into().unwrap_or(i32::MAX));
+        writer.millis(self.timeout);
         writer.bool(false); // validate_only
         writer.tags();
     }

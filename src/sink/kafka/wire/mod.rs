@@ -18,6 +18,7 @@ use rskafka::protocol::{
 };
 
 mod api_versions;
+mod by_topic;
 mod create_topics;
 mod describe_configs;
 mod init_producer_id;

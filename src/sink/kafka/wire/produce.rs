@@ -1,10 +1,10 @@
 //! Records to their partitions, and where they were put.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use rskafka::protocol::api_key::ApiKey;
 
-use super::{Call, Malformed, Reader, Writer};
+use super::{Call, Malformed, Reader, Writer, by_topic};
 
 /// Batches for several partitions of one broker, `acks=all`.
 #[derive(Clone, Debug)]
@@ -72,38 +72,26 @@ impl Call for Produce {
     }
 
     fn write(&self, writer: &mut Writer<'_>, _: i16) {
-        let mut topics = BTreeMap::<&str, Vec<&PartitionRecords>>::new();
-        for batch in &self.batches {
-            topics.entry(&batch.topic).or_default().push(batch);
-        }
         writer.nullable_string(None); // transactional id
         writer.i16(ALL);
-        writer.i32(self.timeout.as_millis().try_into().unwrap_or(i32::MAX));
-        writer.array(topics.len());
-        for (topic, batches) in topics {
-            writer.string(topic);
-            writer.array(batches.len());
-            for batch in batches {
+        writer.millis(self.timeout);
+        by_topic::write(
+            writer,
+            &self.batches,
+            |batch| &batch.topic,
+            |writer, batch| {
                 writer.i32(batch.partition);
                 writer.bytes(&batch.records);
-                writer.tags();
-            }
-            writer.tags();
-        }
+            },
+        );
         writer.tags();
     }
 
     fn read(body: &[u8], version: i16) -> Result<Produced, Malformed> {
         let mut reader = Reader::new(body, version >= Self::FLEXIBLE);
-        let mut partitions = Vec::new();
-        for _ in 0..reader.array(3)? {
-            let topic = Arc::from(reader.string()?);
-            for _ in 0..reader.array(14)? {
-                partitions.push(partition(&mut reader, &topic, version)?);
-            }
-            reader.tags()?;
-        }
-        let throttle = Duration::from_millis(reader.i32()?.try_into().unwrap_or(0));
+        let partitions =
+            by_topic::read(&mut reader, 14, |reader, topic| partition(reader, topic, version))?;
+        let throttle = reader.millis()?;
         reader.tags()?;
         reader.finish()?;
         Ok(Produced { throttle, partitions })
@@ -134,6 +122,5 @@ fn partition(
         })?;
         produced.message = reader.nullable_string()?.map(str::to_owned);
     }
-    reader.tags()?;
     Ok(produced)
 }

@@ -3,6 +3,8 @@
 //! The broker's counts are untrusted: [`Reader::array`] refuses one that the bytes left cannot hold,
 //! so what is reserved for it is never more than what has been received.
 
+use std::time::Duration;
+
 /// What is wrong with a response.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Malformed {
@@ -97,6 +99,11 @@ impl<'a> Reader<'a> {
         self.fixed().map(i64::from_be_bytes)
     }
 
+    /// INT32 of milliseconds; a negative one is none.
+    pub fn millis(&mut self) -> Result<Duration, Malformed> {
+        Ok(Duration::from_millis(self.i32()?.try_into().unwrap_or(0)))
+    }
+
     /// UUID; all zero means that there is none.
     pub fn uuid(&mut self) -> Result<Option<[u8; 16]>, Malformed> {
         let id = self.fixed()?;
@@ -151,15 +158,20 @@ impl<'a> Reader<'a> {
         self.nullable_string()?.ok_or(Malformed::Null)
     }
 
-    /// BYTES or COMPACT_BYTES.
-    pub fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+    /// NULLABLE_BYTES or COMPACT_NULLABLE_BYTES, as records are too.
+    pub fn nullable_bytes(&mut self) -> Result<Option<&'a [u8]>, Malformed> {
         let length = if self.flexible {
             self.compact()?
         } else {
             let length = self.i32()?;
             self.signed(length.into())?
         };
-        self.take(length.ok_or(Malformed::Null)?)
+        length.map(|length| self.take(length)).transpose()
+    }
+
+    /// BYTES or COMPACT_BYTES.
+    pub fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        self.nullable_bytes()?.ok_or(Malformed::Null)
     }
 
     /// ARRAY or COMPACT_ARRAY, with null as empty: how many elements follow, of at least `smallest`

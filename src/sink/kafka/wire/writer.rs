@@ -1,5 +1,7 @@
 //! Writes the body of one request.
 
+use std::time::Duration;
+
 /// Appends the fields of a request to a buffer.
 #[derive(Debug)]
 pub struct Writer<'a> {
@@ -44,6 +46,11 @@ impl<'a> Writer<'a> {
     /// INT64.
     pub fn i64(&mut self, value: i64) {
         self.buffer.extend_from_slice(&value.to_be_bytes());
+    }
+
+    /// INT32 of milliseconds, or as many as fit.
+    pub fn millis(&mut self, duration: Duration) {
+        self.i32(duration.as_millis().try_into().unwrap_or(i32::MAX));
     }
 
     /// A UUID of zeroes: none.
@@ -102,6 +109,11 @@ impl<'a> Writer<'a> {
     /// ARRAY or COMPACT_ARRAY: its length; the elements follow.
     pub fn array(&mut self, count: usize) {
         self.long(Some(count));
+    }
+
+    /// NULLABLE_ARRAY or COMPACT_NULLABLE_ARRAY: null.
+    pub fn null_array(&mut self) {
+        self.long(None);
     }
 
     /// No tagged fields.
