@@ -353,7 +353,17 @@ impl Inner {
     fn refusal(&self, api: &'static str, code: i16) -> Refusal {
         let (broker, login) = (self.name.clone(), self.options.sasl.as_ref());
         let user = login.map(|login| login.user.clone());
-        Refusal { broker, user, api, code, topic: None, partition: None, message: None }
+        Refusal {
+            broker,
+            user,
+            api,
+            code,
+            topic: None,
+            partition: None,
+            transactional_id: None,
+            group: None,
+            message: None,
+        }
     }
 
     fn incomplete(&self, api: &'static str, what: String) -> Error {

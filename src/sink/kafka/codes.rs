@@ -88,7 +88,7 @@ pub const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 /// An ACL on the cluster itself is missing.
 pub const CLUSTER_AUTHORIZATION_FAILED: i16 = 31;
 
-// In these texts `{user}`, `{topic}` and `{operation}` are replaced by those of the request.
+// In these texts `{user}`, `{operation}`, `{topic}`, `{transactional_id}` and `{group}` are replaced by those of the request.
 const TOPIC_NAME: Verdict = Halt(Exit::Config, "give the table another topic");
 const BUG: Verdict = Halt(Exit::Software, "this should not happen: please report it");
 const TOPIC_ACL: Verdict = Halt(
@@ -99,9 +99,14 @@ const CLUSTER_ACL: Verdict = Halt(
     Exit::Permission,
     "allow it: kafka-acls.sh --add --allow-principal User:{user} --operation {operation} --cluster",
 );
+// Write and Read are all that any request about them needs, as they imply Describe.
 const TRANSACTIONAL_ACL: Verdict = Halt(
     Exit::Permission,
-    "allow it: kafka-acls.sh --add --allow-principal User:{user} --operation Write --transactional-id …",
+    "allow it: kafka-acls.sh --add --allow-principal User:{user} --operation Write --transactional-id {transactional_id}",
+);
+const GROUP_ACL: Verdict = Halt(
+    Exit::Permission,
+    "allow it: kafka-acls.sh --add --allow-principal User:{user} --operation Read --group {group}",
 );
 const TIMESTAMP: Verdict = Halt(
     Exit::Data,
@@ -177,7 +182,7 @@ const TABLE: &[Row] = &[
     row(27, "REBALANCE_IN_PROGRESS", Wait, Wait),
     row(28, "INVALID_COMMIT_OFFSET_SIZE", Wait, Wait),
     row(29, "TOPIC_AUTHORIZATION_FAILED", TOPIC_ACL, TOPIC_ACL),
-    row(30, "GROUP_AUTHORIZATION_FAILED", Wait, Wait),
+    row(30, "GROUP_AUTHORIZATION_FAILED", Wait, GROUP_ACL),
     row(31, "CLUSTER_AUTHORIZATION_FAILED", CLUSTER_ACL, CLUSTER_ACL),
     row(32, "INVALID_TIMESTAMP", TIMESTAMP, Wait),
     row(33, "UNSUPPORTED_SASL_MECHANISM", MECHANISM, MECHANISM),
@@ -315,9 +320,17 @@ mod tests {
 
     #[test]
     fn rights_and_logins_halt_with_77() {
+        assert_eq!(request(30).disposition(), Disposition::Halt(Exit::Permission));
         for code in [29, 31, 33, 34, 53, 58, 66] {
             assert_eq!(produce(code).disposition(), Disposition::Halt(Exit::Permission), "{code}");
             assert_eq!(request(code).disposition(), Disposition::Halt(Exit::Permission), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_transaction_is_left_to_who_began_it() {
+        for code in [14, 15, 16, 47, 48, 49, 50, 51, 52, 88, 90, 105, 120] {
+            assert_eq!(request(code).disposition(), Disposition::Retry, "{code}");
         }
     }
 

@@ -236,6 +236,10 @@ pub struct Refusal {
     pub topic: Option<String>,
     /// Partition, if it is about one.
     pub partition: Option<i32>,
+    /// Transactional id, if it is about one.
+    pub transactional_id: Option<String>,
+    /// Group, if it is about one.
+    pub group: Option<String>,
     /// In the broker's words.
     pub message: Option<String>,
 }
@@ -256,6 +260,8 @@ impl Refusal {
             "CreateTopics" => "Create",
             "DescribeConfigs" => "DescribeConfigs",
             "InitProducerId" => "IdempotentWrite",
+            "AddPartitionsToTxn" => "Write",
+            "Fetch" | "TxnOffsetCommit" => "Read",
             _ => "Describe",
         }
     }
@@ -270,21 +276,35 @@ impl From<Refusal> for Error {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "broker {} answered {}", self.broker, self.api)?;
+        let mut before = " for";
         if let Some(topic) = &self.topic {
-            write!(f, " for {topic}")?;
+            write!(f, "{before} {topic}")?;
+            before = ",";
         }
         if let Some(partition) = self.partition {
             write!(f, "[{partition}]")?;
+        }
+        if let Some(id) = &self.transactional_id {
+            write!(f, "{before} transactional id {id}")?;
+            before = ",";
+        }
+        if let Some(group) = &self.group {
+            write!(f, "{before} group {group}")?;
         }
         write!(f, " with {}", Named(self.code))?;
         if let Some(message) = self.message.as_deref().filter(|text| !text.is_empty()) {
             write!(f, ": {}", line(message.trim_end_matches('.')))?;
         }
         if let Verdict::Halt(_, advice) = self.verdict() {
-            let topic = self.topic.as_deref().unwrap_or("…");
-            let user = self.user.as_deref().unwrap_or("…");
-            let advice = advice.replace("{operation}", self.operation());
-            let advice = advice.replace("{topic}", topic).replace("{user}", user);
+            let mut advice = advice.replace("{operation}", self.operation());
+            for (place, name) in [
+                ("{user}", &self.user),
+                ("{topic}", &self.topic),
+                ("{transactional_id}", &self.transactional_id),
+                ("{group}", &self.group),
+            ] {
+                advice = advice.replace(place, name.as_deref().unwrap_or("…"));
+            }
             write!(f, "; {advice}")?;
         }
         Ok(())
@@ -310,8 +330,21 @@ mod tests {
 
     fn refusal(api: &'static str, code: i16) -> Error {
         let (topic, partition) = (Some("users".to_owned()), Some(3));
-        let (broker, user) = ("kafka:9092".to_owned(), Some("sluice".to_owned()));
-        Refusal { broker, user, api, code, topic, partition, message: None }.into()
+        Refusal { topic, partition, ..of_nothing(api, code) }.into()
+    }
+
+    fn of_nothing(api: &'static str, code: i16) -> Refusal {
+        Refusal {
+            broker: "kafka:9092".to_owned(),
+            user: Some("sluice".to_owned()),
+            api,
+            code,
+            topic: None,
+            partition: None,
+            transactional_id: None,
+            group: None,
+            message: None,
+        }
     }
 
     #[test]
@@ -329,6 +362,40 @@ mod tests {
     fn an_old_brokers_refusal_of_idempotence_names_the_right_for_it() {
         let told = refusal("Produce", 31).to_string();
         assert!(told.ends_with("User:sluice --operation IdempotentWrite --cluster"), "{told}");
+    }
+
+    #[test]
+    fn a_right_on_a_transactional_id_or_a_group_is_named_with_its_command() {
+        let (transactional_id, group) = (Some("T".to_owned()), Some("g".to_owned()));
+        let refusal = |api, code| {
+            let (transactional_id, group) = (transactional_id.clone(), group.clone());
+            Error::from(Refusal { transactional_id, group, ..of_nothing(api, code) })
+        };
+        let error = refusal("AddOffsetsToTxn", 53);
+        assert_eq!(
+            error.to_string(),
+            "broker kafka:9092 answered AddOffsetsToTxn for transactional id T, group g with \
+             TRANSACTIONAL_ID_AUTHORIZATION_FAILED (53); allow it: kafka-acls.sh --add \
+             --allow-principal User:sluice --operation Write --transactional-id T"
+        );
+        assert_eq!(error.disposition(), Disposition::Halt(Exit::Permission));
+        let error = refusal("OffsetFetch", 30);
+        let told = error.to_string();
+        assert!(told.ends_with("User:sluice --operation Read --group g"), "{told}");
+        assert_eq!(error.disposition(), Disposition::Halt(Exit::Permission));
+    }
+
+    #[test]
+    fn each_request_needs_its_own_right_on_a_topic() {
+        for (api, right) in [
+            ("AddPartitionsToTxn", "Write"),
+            ("Fetch", "Read"),
+            ("ListOffsets", "Describe"),
+            ("TxnOffsetCommit", "Read"),
+        ] {
+            let told = refusal(api, 29).to_string();
+            assert!(told.ends_with(&format!("--operation {right} --topic users")), "{told}");
+        }
     }
 
     #[test]

@@ -97,6 +97,8 @@ impl Machine {
             code: answer.code,
             topic: Some(answer.topic.to_string()),
             partition: Some(answer.partition),
+            transactional_id: None,
+            group: None,
             message: answer.message.or(reason).filter(|text| !text.is_empty()),
         };
         self.halt(refusal.into());
