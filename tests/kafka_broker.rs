@@ -14,7 +14,7 @@ use pgsluice::{
         Compression, Error, Mechanism, Options, Sasl, TopicOptions,
         broker::Broker,
         topics,
-        wire::{PartitionRecords, Produce, Produced},
+        wire::{InitProducerId, PartitionRecords, Produce, Produced},
     },
 };
 use rskafka::protocol::{
@@ -151,7 +151,7 @@ fn codes(produced: &Produced) -> Vec<(i32, i16, i64)> {
 /// The producer id as soon as the coordinator has one.
 async fn producer(broker: &Broker) -> (i64, i16) {
     loop {
-        match broker.init_producer_id().await {
+        match broker.init_producer_id(InitProducerId::PLAIN).await {
             Ok(producer) => return producer,
             Err(error) if error.disposition() == Disposition::Retry => {
                 tokio::time::sleep(Duration::from_millis(20)).await;
@@ -368,7 +368,10 @@ async fn refusals() {
     halts(error, "--operation Describe --topic no.such");
     let error = broker.create_topic("no.such", &create()).await.unwrap_err();
     halts(error, "--operation Create --topic no.such");
-    halts(broker.init_producer_id().await.unwrap_err(), "--operation IdempotentWrite --cluster");
+    halts(
+        broker.init_producer_id(InitProducerId::PLAIN).await.unwrap_err(),
+        "--operation IdempotentWrite --cluster",
+    );
     assert_eq!(broker.topic_configs("users").await.unwrap(), None);
     let produced = produce(&broker, vec![("users", 0, batch((-1, -1), -1, &["a"]))]).await;
     assert_eq!(codes(&produced), [(0, 29, -1)]);

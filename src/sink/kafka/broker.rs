@@ -8,9 +8,11 @@
 //! nearer to its answer. After one that was not answered in time, or not readably, the connection is
 //! closed: nobody could tell what a later answer belongs to.
 
+mod coordinator;
 mod failure;
 
 use std::{
+    collections::BTreeSet,
     fmt,
     sync::{
         Arc,
@@ -36,8 +38,8 @@ use super::{
     metadata::Metadata,
     sasl,
     wire::{
-        self, ApiVersions, Call, CreateTopic, DescribeTopicConfigs, InitProducerId, Malformed,
-        MetadataOf, PartitionProduced, Produce, Produced,
+        self, ApiVersions, Call, CreateTopic, DescribeTopicConfigs, Malformed, MetadataOf,
+        PartitionProduced, Produce, Produced,
     },
 };
 use crate::net;
@@ -156,16 +158,6 @@ impl Broker {
         self.0.call(MetadataOf { topics }).await
     }
 
-    /// A new producer id, with its epoch.
-    ///
-    /// # Errors
-    /// No or no readable answer, or a code: 14, 15 and 16 pass by themselves.
-    pub async fn init_producer_id(&self) -> Result<(i64, i16), Error> {
-        let answer = self.0.call(InitProducerId).await?;
-        self.0.judge(InitProducerId::NAME, answer.code, None, None)?;
-        Ok((answer.id, answer.epoch))
-    }
-
     /// Sends batches and waits until all in-sync replicas have them. Requests are carried out in
     /// the order in which their futures are first polled.
     ///
@@ -173,25 +165,11 @@ impl Broker {
     /// No or no readable answer, or one that is not about exactly the batches sent. Codes of
     /// partitions are part of the answer.
     pub async fn produce(&self, request: Produce) -> Result<Produced, Error> {
-        let mut asked: Vec<_> =
-            request.batches.iter().map(|b| (Arc::clone(&b.topic), b.partition)).collect();
+        let asked = request.batches.iter().map(|b| (Arc::clone(&b.topic), b.partition)).collect();
         let limit = request.timeout.saturating_add(MARGIN);
         let produced = self.0.call_within(request, limit).await?;
-        for answer in &produced.partitions {
-            let about = |(topic, partition): &(Arc<str>, i32)| {
-                *topic == answer.topic && *partition == answer.partition
-            };
-            let Some(place) = asked.iter().position(about) else {
-                self.close();
-                let what = format!("being asked about {}[{}]", answer.topic, answer.partition);
-                return Err(self.0.incomplete(Produce::NAME, what));
-            };
-            asked.swap_remove(place);
-        }
-        if let Some((topic, partition)) = asked.pop() {
-            self.close();
-            return Err(self.0.incomplete(Produce::NAME, format!("{topic}[{partition}]")));
-        }
+        let answered = produced.partitions.iter().map(|answer| (&answer.topic, answer.partition));
+        self.complete(Produce::NAME, asked, answered)?;
         Ok(produced)
     }
 
@@ -258,6 +236,38 @@ impl Broker {
                 format!("{}{comma}record {index} of the batch: {why}", words.trim_end_matches('.'));
         }
         self.refuse(Produce::NAME, answer.code, &answer.topic, Some(answer.partition), Some(words))
+    }
+
+    /// What an error is made of for a code of a partition, which the caller adds with whatever else
+    /// it is about.
+    #[must_use]
+    pub fn refusal(&self, api: &'static str, code: i16) -> Refusal {
+        self.0.refusal(api, code)
+    }
+
+    /// That an answer is about exactly the partitions that were asked about. Else nobody knows what
+    /// it is an answer to, so the connection is closed.
+    fn complete<'a>(
+        &self,
+        api: &'static str,
+        asked: Vec<(Arc<str>, i32)>,
+        answered: impl Iterator<Item = (&'a Arc<str>, i32)>,
+    ) -> Result<(), Error> {
+        let mut open = BTreeSet::from_iter(asked);
+        for (topic, partition) in answered {
+            if !open.remove(&(Arc::clone(topic), partition)) {
+                self.close();
+                let what = format!("being asked about {}[{partition}]", line(topic));
+                return Err(self.0.incomplete(api, what));
+            }
+        }
+        match open.pop_first() {
+            None => Ok(()),
+            Some((topic, partition)) => {
+                self.close();
+                Err(self.0.incomplete(api, format!("{topic}[{partition}]")))
+            }
+        }
     }
 
     /// What this connection was made with.

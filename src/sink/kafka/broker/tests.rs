@@ -11,7 +11,10 @@ use super::*;
 use crate::{
     net::{Secret, SecretSource, TcpOptions},
     retry::{Disposition, Exit},
-    sink::kafka::{Compression, Mechanism, Sasl, wire::PartitionRecords},
+    sink::kafka::{
+        Compression, Mechanism, Sasl,
+        wire::{InitProducerId, PartitionRecords},
+    },
 };
 
 /// What a broker does about a request.
@@ -141,7 +144,7 @@ fn produced(partition: i32) -> Act {
 #[tokio::test]
 async fn speaks_to_a_broker_that_refuses_the_newest_api_versions() {
     let broker = connect(|_| Answer([&[0; 6], 77_i64.to_be_bytes().as_slice(), &[0, 3]].concat()));
-    assert_eq!(broker.await.init_producer_id().await.unwrap(), (77, 3));
+    assert_eq!(broker.await.init_producer_id(InitProducerId::PLAIN).await.unwrap(), (77, 3));
 }
 
 #[tokio::test]
@@ -184,7 +187,7 @@ async fn a_listener_that_never_answers_is_left() {
 #[tokio::test]
 async fn an_answer_that_cannot_be_read_ends_the_connection() {
     let broker = connect(|_| Answer(vec![0; 5])).await;
-    let error = broker.init_producer_id().await.unwrap_err();
+    let error = broker.init_producer_id(InitProducerId::PLAIN).await.unwrap_err();
     assert!(matches!(error, Error::Malformed { api: "InitProducerId", .. }), "{error}");
     assert!(broker.is_closed());
 }

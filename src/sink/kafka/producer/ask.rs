@@ -20,6 +20,7 @@ use crate::{
         error::Error,
         metadata::{Metadata, Node},
         topics::{self, Topic},
+        wire::InitProducerId,
     },
 };
 
@@ -94,7 +95,7 @@ async fn first_words(broker: Broker, options: &Options) -> Result<(Vec<Node>, (i
     let mut backoff = Backoff::new(FIRST_PAUSE, options.retry_max);
     let mut random = Random::new();
     loop {
-        match broker.init_producer_id().await {
+        match broker.init_producer_id(InitProducerId::PLAIN).await {
             Ok(identity) => return Ok((nodes, identity)),
             // COORDINATOR_LOAD_IN_PROGRESS (14), for one, passes within a second.
             Err(error)
@@ -111,7 +112,7 @@ async fn first_words(broker: Broker, options: &Options) -> Result<(Vec<Node>, (i
 
 /// A new producer id.
 pub(super) async fn producer_id(broker: Broker) -> Result<(i64, i16), Error> {
-    broker.init_producer_id().await
+    broker.init_producer_id(InitProducerId::PLAIN).await
 }
 
 /// Who leads the partitions of these topics.

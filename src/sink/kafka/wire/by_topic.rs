@@ -4,6 +4,17 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Malformed, Reader, Writer};
 
+/// What became of one partition.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct PartitionCode {
+    /// Topic.
+    pub topic: Arc<str>,
+    /// Partition.
+    pub partition: i32,
+    /// 0, or what is wrong; see [`codes`](crate::sink::kafka::codes).
+    pub code: i16,
+}
+
 /// Names every topic once, with all that belongs to it.
 pub(super) fn write<T>(
     writer: &mut Writer<'_>,
@@ -43,4 +54,12 @@ pub(super) fn read<T>(
         reader.tags()?;
     }
     Ok(all)
+}
+
+/// A code for each partition.
+pub(super) fn codes(reader: &mut Reader<'_>) -> Result<Vec<PartitionCode>, Malformed> {
+    read(reader, 6, |reader, topic| {
+        let (partition, code) = (reader.i32()?, reader.i16()?);
+        Ok(PartitionCode { topic: Arc::clone(topic), partition, code })
+    })
 }

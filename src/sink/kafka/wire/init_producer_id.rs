@@ -1,12 +1,27 @@
-//! A producer id for idempotence (KIP-98).
+//! A producer id for idempotence (KIP-98), or the next epoch of a transactional id's.
+
+use std::time::Duration;
 
 use rskafka::protocol::api_key::ApiKey;
 
 use super::{Call, Malformed, Reader, Writer};
 
-/// Asks for a new id, without a transactional id.
-#[derive(Clone, Copy, Debug)]
-pub struct InitProducerId;
+/// Asks for an id. With a transactional id it is the same one each time, with a higher epoch, and
+/// what its predecessor left open is aborted; any broker answers without one, only the
+/// [coordinator](super::FindCoordinator) with one.
+#[derive(Clone, Debug)]
+pub struct InitProducerId {
+    /// Whose; `None`: a new id of nobody.
+    pub transactional_id: Option<String>,
+    /// After which the coordinator aborts a transaction that was left open. Nobody looks at it
+    /// without a transactional id.
+    pub timeout: Duration,
+}
+
+impl InitProducerId {
+    /// For a new id, without a transactional id.
+    pub const PLAIN: Self = Self { transactional_id: None, timeout: Duration::from_secs(60) };
+}
 
 /// A broker's answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -27,9 +42,9 @@ impl Call for InitProducerId {
     type Answer = ProducerId;
 
     fn write(&self, writer: &mut Writer<'_>, version: i16) {
-        writer.nullable_string(None);
-        // The transaction timeout, which nobody looks at without a transactional id.
-        writer.i32(60_000);
+        writer.nullable_string(self.transactional_id.as_deref());
+        writer.millis(self.timeout);
+        // An id and epoch that the caller had before: we take whatever is next.
         if version >= 3 {
             writer.i64(-1);
             writer.i16(-1);

@@ -17,26 +17,39 @@ use rskafka::protocol::{
     traits::{ReadError, WriteError},
 };
 
+mod add_offsets_to_txn;
+mod add_partitions_to_txn;
 mod api_versions;
 mod by_topic;
 mod create_topics;
 mod describe_configs;
+mod end_txn;
+mod find_coordinator;
 mod init_producer_id;
 mod metadata;
+mod offset_fetch;
 mod produce;
 mod reader;
 mod sasl;
+mod txn_offset_commit;
 mod writer;
 
+pub use add_offsets_to_txn::AddOffsetsToTxn;
+pub use add_partitions_to_txn::AddPartitionsToTxn;
 pub(super) use api_versions::UNSUPPORTED_VERSION;
 pub use api_versions::{ApiVersions, Versions};
+pub use by_topic::PartitionCode;
 pub use create_topics::{CreateTopic, Created};
 pub use describe_configs::{DescribeTopicConfigs, Described};
+pub use end_txn::EndTxn;
+pub use find_coordinator::{Coordinator, CoordinatorOf, FindCoordinator};
 pub use init_producer_id::{InitProducerId, ProducerId};
 pub use metadata::MetadataOf;
+pub use offset_fetch::{FetchedOffset, GroupOffsets, OffsetFetch};
 pub use produce::{PartitionProduced, PartitionRecords, Produce, Produced};
 pub use reader::{Malformed, Reader};
 pub use sasl::{Authenticated, Handshake, SaslAuthenticate, SaslHandshake};
+pub use txn_offset_commit::{CommittedOffset, TxnOffsetCommit};
 pub use writer::Writer;
 
 /// A request, and how its answer is read.

@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::sink::kafka::metadata::Metadata;
 
+mod transactions;
+
 fn body<C: Call>(version: i16, write: impl Fn(&mut Writer<'_>)) -> Vec<u8> {
     let mut buffer = Vec::new();
     write(&mut Writer::new(&mut buffer, version >= C::FLEXIBLE));
@@ -308,14 +310,20 @@ fn any<C: Call>(body: &[u8]) {
 proptest! {
     #[test]
     fn no_bytes_make_a_decoder_panic(body: Vec<u8>) {
+        any::<AddOffsetsToTxn>(&body);
+        any::<AddPartitionsToTxn>(&body);
         any::<ApiVersions>(&body);
         any::<CreateTopic>(&body);
         any::<DescribeTopicConfigs>(&body);
+        any::<EndTxn>(&body);
+        any::<FindCoordinator>(&body);
         any::<InitProducerId>(&body);
         any::<MetadataOf>(&body);
+        any::<OffsetFetch>(&body);
         any::<Produce>(&body);
         any::<SaslAuthenticate>(&body);
         any::<SaslHandshake>(&body);
+        any::<TxnOffsetCommit>(&body);
     }
 
     #[test]
