@@ -10,6 +10,7 @@
 
 mod coordinator;
 mod failure;
+mod log;
 
 use std::{
     collections::BTreeSet,
@@ -44,8 +45,10 @@ use super::{
 };
 use crate::net;
 
-/// Larger than any answer to what we ask: metadata of 10 000 partitions has about 1 MB.
-const MAX_ANSWER: usize = 32 << 20;
+/// Larger than any answer to what we ask: metadata of 10 000 partitions has about 1 MB, and batches,
+/// which are fetched whole, are kept below 100 MB by those who raise `max.message.bytes`. Memory is
+/// taken as the bytes come.
+const MAX_ANSWER: usize = 128 << 20;
 
 /// How much longer we wait for an answer than the broker was told it may take for it.
 const MARGIN: Duration = Duration::from_secs(2);

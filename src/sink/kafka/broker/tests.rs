@@ -26,11 +26,21 @@ enum Act {
 
 use Act::{Answer, Close, Silence};
 
+mod questions;
+
 const PRODUCE: i16 = 0;
+const FETCH: i16 = 1;
+const LIST_OFFSETS: i16 = 2;
 const METADATA: i16 = 3;
+const OFFSET_FETCH: i16 = 9;
+const FIND_COORDINATOR: i16 = 10;
 const HANDSHAKE: i16 = 17;
 const API_VERSIONS: i16 = 18;
 const INIT_PRODUCER_ID: i16 = 22;
+const ADD_PARTITIONS_TO_TXN: i16 = 24;
+const ADD_OFFSETS_TO_TXN: i16 = 25;
+const END_TXN: i16 = 26;
+const TXN_OFFSET_COMMIT: i16 = 28;
 const AUTHENTICATE: i16 = 36;
 
 fn options(port: u16) -> Options {
@@ -90,15 +100,23 @@ async fn request(stream: &mut TcpStream) -> Option<(i16, i16, i32)> {
 
 /// `ApiVersions` 0 of a broker that knows these requests in one version each, none of them flexible.
 fn versions(code: i16) -> Act {
-    let ranges: [(i16, i16); 6] = [
+    let ranges: [(i16, i16); 14] = [
         (PRODUCE, 3),
+        (FETCH, 7),
+        (LIST_OFFSETS, 2),
         (METADATA, 4),
+        (OFFSET_FETCH, 2),
+        (FIND_COORDINATOR, 1),
         (HANDSHAKE, 1),
         (API_VERSIONS, 0),
         (INIT_PRODUCER_ID, 0),
+        (ADD_PARTITIONS_TO_TXN, 0),
+        (ADD_OFFSETS_TO_TXN, 0),
+        (END_TXN, 0),
+        (TXN_OFFSET_COMMIT, 0),
         (AUTHENTICATE, 1),
     ];
-    let mut body = [code.to_be_bytes().as_slice(), &6_i32.to_be_bytes()].concat();
+    let mut body = [code.to_be_bytes().as_slice(), &14_i32.to_be_bytes()].concat();
     for (key, version) in ranges {
         for field in [key, version, version] {
             body.extend(field.to_be_bytes());

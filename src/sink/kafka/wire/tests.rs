@@ -7,6 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::sink::kafka::metadata::Metadata;
 
+mod golden;
+mod log;
 mod transactions;
 
 fn body<C: Call>(version: i16, write: impl Fn(&mut Writer<'_>)) -> Vec<u8> {
@@ -316,8 +318,10 @@ proptest! {
         any::<CreateTopic>(&body);
         any::<DescribeTopicConfigs>(&body);
         any::<EndTxn>(&body);
+        any::<Fetch>(&body);
         any::<FindCoordinator>(&body);
         any::<InitProducerId>(&body);
+        any::<ListOffsets>(&body);
         any::<MetadataOf>(&body);
         any::<OffsetFetch>(&body);
         any::<Produce>(&body);
