@@ -5,13 +5,14 @@
 
 use libfuzzer_sys::fuzz_target;
 use pgsluice::sink::kafka::wire::{
-    ApiVersions, Call, CreateTopic, DescribeTopicConfigs, InitProducerId, MetadataOf, Produce,
-    SaslAuthenticate, SaslHandshake,
+    AddOffsetsToTxn, AddPartitionsToTxn, ApiVersions, Call, CreateTopic, DescribeTopicConfigs,
+    EndTxn, Fetch, FindCoordinator, InitProducerId, ListOffsets, MetadataOf, OffsetFetch, Produce,
+    SaslAuthenticate, SaslHandshake, TxnOffsetCommit,
 };
 
 fuzz_target!(|input: &[u8]| {
     let [request, version, body @ ..] = input else { return };
-    match request % 8 {
+    match request % 16 {
         0 => drop(read::<ApiVersions>(*version, body)),
         1 => drop(read::<CreateTopic>(*version, body)),
         2 => drop(read::<DescribeTopicConfigs>(*version, body)),
@@ -26,7 +27,19 @@ fuzz_target!(|input: &[u8]| {
         }
         5 => drop(read::<Produce>(*version, body)),
         6 => drop(read::<SaslAuthenticate>(*version, body)),
-        _ => drop(read::<SaslHandshake>(*version, body)),
+        7 => drop(read::<SaslHandshake>(*version, body)),
+        8 => drop(read::<FindCoordinator>(*version, body)),
+        9 => drop(read::<AddPartitionsToTxn>(*version, body)),
+        10 => drop(read::<EndTxn>(*version, body)),
+        11 => drop(read::<AddOffsetsToTxn>(*version, body)),
+        12 => drop(read::<TxnOffsetCommit>(*version, body)),
+        13 => drop(read::<OffsetFetch>(*version, body)),
+        14 => drop(read::<ListOffsets>(*version, body)),
+        _ => {
+            let Some(fetched) = read::<Fetch>(*version, body) else { return };
+            let records: usize = fetched.partitions.iter().map(|one| one.records.len()).sum();
+            assert!(records <= body.len());
+        }
     }
 });
 
