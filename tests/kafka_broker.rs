@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows only functions with #[test] as tests")]
 
+#[path = "kafka_broker/fence.rs"]
+mod fence;
 mod support;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
@@ -168,6 +170,7 @@ fn works_with_the_oldest_and_the_newest_kafka() {
             let _kafka = Kafka::start("broker-versions", port(0), 1, &[], version);
             block_on(logins());
             block_on(records());
+            block_on(fence::by_hand());
         });
     }
 }
@@ -372,6 +375,7 @@ async fn refusals() {
         broker.init_producer_id(InitProducerId::PLAIN).await.unwrap_err(),
         "--operation IdempotentWrite --cluster",
     );
+    fence::refusals(&broker, halts).await;
     assert_eq!(broker.topic_configs("users").await.unwrap(), None);
     let produced = produce(&broker, vec![("users", 0, batch((-1, -1), -1, &["a"]))]).await;
     assert_eq!(codes(&produced), [(0, 29, -1)]);
