@@ -27,7 +27,7 @@
 //! | [`net`] | sockets, TLS, secrets: what both ends stand on |
 //! | [`pg`] 1–4 | the only place that knows PostgreSQL: [`pg::frame`], [`pg::copy_data`], [`pg::pgoutput`], [`pg::relations`]; around them [`pg::connect`], [`pg::slot`], [`pg::catalog`], [`pg::session`], [`pg::stream`] |
 //! | [`route`] 5, [`encode`] 6 | from change to bytes; knows neither PostgreSQL nor Kafka |
-//! | [`batch`] 7 | one growing record batch a partition |
+//! | [`batch`] 7 | one growing record batch a partition; [`batch::log`]: batches as a broker gives them back |
 //! | [`sink`] 8 | [`sink::kafka`]: broker connections, topics, the producer; [`sink::partition`]; [`sink::stdout`] |
 //! | [`pipeline`] 10 | the loop, which owns all mutable state of the path; then drain |
 //! | [`app`], [`tail`] | supervisor: on error back off or halt; the changes on a terminal |

@@ -4,13 +4,14 @@
 //! library instead, and reads both; so do brokers, who open every compressed batch to check it. LZ4
 //! is the standard frame with independent blocks: Java refuses dependent ones.
 //!
-//! There is no zstd: its C library is not ours to link, and the one encoder in pure Rust (ruzstd
-//! 0.9.1, level "fastest") did 30–47 MB/s of JSON rows for 2.5–4.0 to 1, where gzip's level 1 did
-//! 110–170 MB/s for 2.3–4.2, and the C library 200–280 MB/s for 3.0–5.5.
+//! Nothing is compressed by zstd, which is only read ([`log`](super::log)): its C library is not
+//! ours to link, and the one encoder in pure Rust (ruzstd 0.9.1, level "fastest") did 30–47 MB/s of
+//! JSON rows for 2.5–4.0 to 1, where gzip's level 1 did 110–170 MB/s for 2.3–4.2, and the C library
+//! 200–280 MB/s for 3.0–5.5.
 
 use std::io::{Read as _, Write as _};
 
-use super::record_batch::{ATTRIBUTES, HEADER, put, set_length};
+use super::record_batch::{ATTRIBUTES, CODEC_BITS, HEADER, put, set_length};
 
 /// How the records are compressed; the number is the one in the batch's attributes.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -26,9 +27,6 @@ pub enum Codec {
     /// 1.9–3.3 to 1, at about 330 MB/s.
     Lz4 = 3,
 }
-
-/// The low three bits of the attributes.
-const CODEC_BITS: u8 = 0x07;
 
 /// The same batch with its records compressed, not sealed. A copy of it as it is, where the result
 /// would not be smaller.

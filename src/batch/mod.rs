@@ -9,6 +9,7 @@
 
 mod batcher;
 mod codec;
+pub mod log;
 mod record;
 pub mod record_batch;
 

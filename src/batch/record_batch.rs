@@ -29,13 +29,21 @@ use crate::varint;
 pub const HEADER: usize = 61;
 
 /// Offset and batch length are not counted in the batch length.
-const BEFORE_LENGTH_COUNTS: usize = 12;
-const LENGTH: usize = 8;
-const CRC: usize = 17;
+pub(super) const BEFORE_LENGTH_COUNTS: usize = 12;
+pub(super) const LENGTH: usize = 8;
+pub(super) const MAGIC: usize = 16;
+pub(super) const CRC: usize = 17;
 /// From here on the checksum counts.
 pub(super) const ATTRIBUTES: usize = 21;
+pub(super) const LAST_OFFSET_DELTA: usize = 23;
 const BASE_TIMESTAMP: usize = 27;
-const PRODUCER: usize = 43;
+pub(super) const PRODUCER: usize = 43;
+pub(super) const EPOCH: usize = 51;
+pub(super) const BASE_SEQUENCE: usize = 53;
+pub(super) const RECORDS: usize = 57;
+
+/// The low three bits of the attributes.
+pub(super) const CODEC_BITS: u8 = 0x07;
 
 /// What the header says of the records.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -57,12 +65,12 @@ pub(super) fn close(batch: &mut [u8], summary: Summary) {
     *header = [0; HEADER];
     let last_offset = summary.records.saturating_sub(1);
     put(header, 12, (-1_i32).to_be_bytes());
-    put(header, 16, [2]);
-    put(header, 23, last_offset.to_be_bytes());
+    put(header, MAGIC, [2]);
+    put(header, LAST_OFFSET_DELTA, last_offset.to_be_bytes());
     put(header, BASE_TIMESTAMP, summary.base_timestamp.to_be_bytes());
     put(header, 35, summary.max_timestamp.to_be_bytes());
     put(header, PRODUCER, [0xff; 14]); // -1 in all three fields
-    put(header, 57, summary.records.to_be_bytes());
+    put(header, RECORDS, summary.records.to_be_bytes());
     set_length(batch);
 }
 
@@ -76,8 +84,8 @@ pub(super) fn set_length(batch: &mut [u8]) {
 /// Writes the producer's fields and the checksum over all of it: the batch can be sent.
 pub fn seal(batch: &mut [u8], producer_id: i64, epoch: i16, base_sequence: i32) {
     put(batch, PRODUCER, producer_id.to_be_bytes());
-    put(batch, PRODUCER + 8, epoch.to_be_bytes());
-    put(batch, PRODUCER + 10, base_sequence.to_be_bytes());
+    put(batch, EPOCH, epoch.to_be_bytes());
+    put(batch, BASE_SEQUENCE, base_sequence.to_be_bytes());
     let crc = crc32c::crc32c(batch.get(ATTRIBUTES..).unwrap_or_default());
     put(batch, CRC, crc.to_be_bytes());
 }

@@ -1,5 +1,6 @@
 //! The whole of it: what the batcher hands on, against rskafka's own encoder and a plain model.
 
+mod log;
 mod model;
 
 use std::{convert::Infallible, time::Instant};
