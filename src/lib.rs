@@ -23,6 +23,7 @@
 //! | [`schema`] | what a row means: relation, column, type |
 //! | [`change`] | what travels through the house |
 //! | [`progress`] 9 | acks in any order → one confirmed position |
+//! | [`stored`] | which of our records are in the topics already |
 //! | [`status`] | what the process is doing, as `/status` shows it |
 //! | [`net`] | sockets, TLS, secrets: what both ends stand on |
 //! | [`pg`] 1–4 | the only place that knows PostgreSQL: [`pg::frame`], [`pg::copy_data`], [`pg::pgoutput`], [`pg::relations`]; around them [`pg::connect`], [`pg::slot`], [`pg::catalog`], [`pg::session`], [`pg::stream`] |
@@ -68,6 +69,7 @@ pub mod schema;
 pub mod shell;
 pub mod sink;
 pub mod status;
+pub mod stored;
 pub mod tail;
 pub mod telemetry;
 pub mod varint;

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 
 const WORDS: &[&str] = &["lsn", "retry", "metrics", "varint"];
 const MEANING: &[&str] = &["schema"];
-const TRAVELLERS: &[&str] = &["change", "progress"];
+const TRAVELLERS: &[&str] = &["change", "progress", "stored"];
 /// What both ends stand on: sockets, TLS, secrets.
 const NET: &[&str] = &["net"];
 const STATUS: &[&str] = &["status"];
@@ -27,6 +27,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("schema", &[&["lsn"]]),
     ("change", &[WORDS, MEANING]),
     ("progress", &[WORDS, MEANING]),
+    ("stored", &[WORDS, MEANING]),
     ("status", &[&["lsn"]]),
     ("net", &[&["retry"]]),
     ("pg", &[WORDS, MEANING, TRAVELLERS, NET]),
@@ -58,6 +59,7 @@ const PLAIN: &[&str] = &[
     "src/schema.rs",
     "src/change.rs",
     "src/progress.rs",
+    "src/stored.rs",
     "src/status.rs",
     "src/route",
     "src/encode",
@@ -137,8 +139,9 @@ fn what_decides_does_no_io_and_has_no_clock() {
             }
         }
     }
-    for file in
-        files.iter().filter(|file| matches!(file.module(), "schema" | "change" | "progress"))
+    for file in files
+        .iter()
+        .filter(|file| matches!(file.module(), "schema" | "change" | "progress" | "stored"))
     {
         file.forbid_name("tracing", &mut wrong);
     }

@@ -3,6 +3,7 @@
 use proptest::{collection::vec, sample::subsequence};
 
 use super::*;
+use crate::stored::Name;
 
 fn stamp(transaction: &Transaction, index: u32, part: Part) -> Stamp<'_> {
     let position = Position { timeline: transaction.timeline, commit: transaction.commit, index };
@@ -94,6 +95,30 @@ fn names_sort_as_committed() {
 }
 
 proptest! {
+    #[test]
+    fn a_name_is_read_as_it_was_written(
+        system: u64, timeline: u32, commit: u64, index: u32, partition in 0..=i32::MAX,
+    ) {
+        let source = Source::new(system, "s", &[]);
+        let options = Options { headers: vec![Header::Id], ..encoder(KeyFormat::Auto).options };
+        let encoder = Encoder::new(options, source);
+        let mut out = Headers::default();
+        let commit = Lsn::new(commit);
+        let transaction = Transaction { timeline, commit, ..transaction() };
+        let parts = [
+            (Part::Whole, None),
+            (Part::Tombstone, Some(1)),
+            (Part::NewRow, Some(2)),
+            (Part::Partition(partition), Some(partition.cast_unsigned())),
+        ];
+        for (written, part) in parts {
+            encoder.headers(&stamp(&transaction, index, written), &mut out);
+            let (_, id) = out.iter().next().unwrap();
+            let name = Name { source: source.get(), timeline, commit, index, part };
+            prop_assert_eq!(Name::parse(id), Some(name));
+        }
+    }
+
     /// What was written for the last record is used again: few values, so that most of it is alike.
     #[test]
     fn headers_are_those_of_their_own_record(
