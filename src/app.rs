@@ -15,7 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt as _;
 use tokio::{select, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +39,13 @@ use crate::{
     pipeline::{self, Pipeline, Progress, Records},
     retry::{Backoff, Disposition},
     route::{self, Routes},
-    sink::{self, kafka::Producer},
+    sink::{
+        self,
+        kafka::{
+            Producer,
+            producer::{Claim, ReadBack},
+        },
+    },
     status::{self, Role, Status},
 };
 
@@ -71,8 +76,21 @@ pub struct Options {
     pub batch: batch::Limits,
     /// `[run]`, `kafka.timestamp`.
     pub pipeline: pipeline::Options,
+    /// How rows are stored only once.
+    pub once: Once,
     /// `admin.listen`; `None`: no HTTP.
     pub admin: Option<SocketAddr>,
+}
+
+/// `kafka.transactional_id`, `kafka.read_back` and `kafka.read_back_memory`.
+#[derive(Clone, Debug)]
+pub struct Once {
+    /// As whom Kafka knows this pipeline. `None`: by the cluster and the slot.
+    pub transactional_id: Option<String>,
+    /// Most bytes to read back when the topics are taken.
+    pub read_back: u64,
+    /// Most bytes of memory for what was read back.
+    pub read_back_memory: usize,
 }
 
 /// Streams until `stop`.
@@ -213,7 +231,9 @@ impl App {
             () = stop.cancelled() => return self.stopped(),
             started = session.start(&options.slot.name, names, start) => started?,
         };
-        self.begin(&ready, timelines.current(), wal_end)?;
+        let (timeline, rewound) = (timelines.current(), self.rewound(&ready, wal_end));
+        self.begin(&ready, timeline, rewound);
+        let claim = self.claim(&ready, rewound);
         let (Some(producer), Some(records)) = (&mut self.producer, &mut self.records) else {
             return Ok(()); // `prepare` made both.
         };
@@ -222,7 +242,7 @@ impl App {
             show(status, &progress);
             *last = progress;
         };
-        let pipeline = Pipeline {
+        let mut pipeline = Pipeline {
             stream,
             relations: Relations::new(timelines),
             catalog,
@@ -233,36 +253,47 @@ impl App {
             report: &mut report,
             last_commit: 0,
         };
-        let slot = || options.slot.name.clone();
-        pipeline
-            .run(stop)
-            .await
-            .map_err(|error| Error::Stream { slot: slot(), source: Box::new(error) })
+        let name = &options.slot.name;
+        let over = |error| Error::Stream { slot: name.clone(), source: Box::new(error) };
+        if !pipeline.own(claim, stop).await.map_err(over)? {
+            return self.stopped();
+        }
+        self.trouble.over();
+        tracing::info!(slot = name, from = %ready.confirmed_flush, timeline, "streaming");
+        set_role(&self.status, Role::Streaming, None);
+        pipeline.run(stop).await.map_err(over)
     }
 
-    /// The slot is ours: what an earlier connection left is settled, and a new ledger page begun.
-    fn begin(&mut self, ready: &slot::Ready, timeline: u32, wal_end: Lsn) -> Result<(), Error> {
+    /// The slot is ours: a new ledger page is begun.
+    fn begin(&mut self, ready: &slot::Ready, timeline: u32, rewound: bool) {
         let identity = (ready.server.system_identifier, timeline);
-        let same_history =
-            self.identity.replace(identity) == Some(identity) && !self.rewound(ready, wal_end);
-        if let (Some(producer), Some(records)) = (&mut self.producer, &mut self.records) {
-            while let Some(delivery) = producer.delivered().now_or_never() {
-                records.settle(delivery?);
-            }
+        let same_history = self.identity.replace(identity) == Some(identity) && !rewound;
+        if let Some(records) = &mut self.records {
             records.restart(ready.confirmed_flush, same_history);
         }
         // A slot that vanishes from now on is a gap, never to be made again unasked.
         self.slot_seen = true;
         self.last = Progress { confirmed: ready.confirmed_flush, ..Progress::default() };
-        self.trouble.over();
-        let slot = &self.options.slot.name;
-        tracing::info!(slot, from = %ready.confirmed_flush, timeline, "streaming");
         self.status.send_modify(|status| {
             status.system_identifier = Some(identity.0.to_string());
             status.timeline = Some(identity.1);
         });
-        set_role(&self.status, Role::Streaming, None);
-        Ok(())
+    }
+
+    /// As whom to take the topics.
+    fn claim(&self, ready: &slot::Ready, rewound: bool) -> Claim {
+        let Options { slot, publication, encode, once, .. } = &self.options;
+        let system = ready.server.system_identifier;
+        let default = || format!("pgsluice-{system}-{}", slot.name);
+        let transactional_id = once.transactional_id.clone().unwrap_or_else(default);
+        let named = encode.headers.contains(&encode::Header::Id) && !rewound;
+        let read_back = named.then(|| ReadBack {
+            source: Source::new(system, &slot.name, &publication.names).get(),
+            from: ready.confirmed_flush,
+            max_bytes: once.read_back,
+            memory: once.read_back_memory,
+        });
+        Claim { transactional_id: Some(transactional_id.into()), read_back }
     }
 
     /// Whether the server's WAL ends before a position that it had reached: then it was put back to

@@ -95,7 +95,7 @@ pub fn register(version: &'static str) {
                 .absolute(0);
         }
     }
-    for cause in ["connect", "connection", "metadata", "producer id"] {
+    for cause in ["connect", "connection", "metadata"] {
         counter!("pgsluice_retries_total", "cause" => cause).absolute(0);
     }
     throttled(Duration::ZERO);
@@ -107,6 +107,8 @@ pub fn register(version: &'static str) {
         "pgsluice_stored_bytes_total",
         "pgsluice_received_bytes_total",
         "pgsluice_producer_resets_total",
+        "pgsluice_already_stored_total",
+        "pgsluice_phantoms_total",
         "pgsluice_keyless_relations_total",
         "pgsluice_stale_timestamps_total",
     ] {
@@ -126,42 +128,11 @@ pub fn register(version: &'static str) {
 }
 
 fn describe() {
-    describe_counter!(
-        "pgsluice_rows_total",
-        "Rows, truncates and messages made into records, by op"
-    );
-    describe_counter!(
-        "pgsluice_rows_nowhere_total",
-        "Changes that became no record, by op and cause"
-    );
-    describe_counter!("pgsluice_transactions_total", "Transactions received whole");
-    describe_counter!("pgsluice_batches_total", "Record batches that Kafka acknowledged");
-    describe_counter!("pgsluice_records_total", "Records that Kafka acknowledged");
-    describe_counter!(
-        "pgsluice_stored_bytes_total",
-        Unit::Bytes,
-        "Bytes of acknowledged batches, as sent"
-    );
-    describe_counter!(
-        "pgsluice_received_bytes_total",
-        Unit::Bytes,
-        "Bytes read from the walsender"
-    );
-    describe_counter!("pgsluice_retries_total", "Attempts repeated, by cause");
-    describe_counter!("pgsluice_reconnects_total", "Connections lost and made again, by peer");
-    describe_counter!("pgsluice_producer_resets_total", "Times that a new producer id was needed");
+    describe_counters();
     describe_gauge!(
         "pgsluice_throttled_seconds",
         Unit::Seconds,
         "Time that brokers asked us to wait, added up"
-    );
-    describe_counter!(
-        "pgsluice_keyless_relations_total",
-        "Tables without a usable key that were met"
-    );
-    describe_counter!(
-        "pgsluice_stale_timestamps_total",
-        "Records given the time of sending, as their commit was more than an hour away"
     );
     describe_gauge!("pgsluice_lag_bytes", Unit::Bytes, "WAL between the server's end and a stage");
     describe_gauge!(
@@ -185,6 +156,52 @@ fn describe() {
     );
 }
 
+fn describe_counters() {
+    describe_counter!(
+        "pgsluice_rows_total",
+        "Rows, truncates and messages made into records, by op"
+    );
+    describe_counter!(
+        "pgsluice_rows_nowhere_total",
+        "Changes that became no record, by op and cause"
+    );
+    describe_counter!("pgsluice_transactions_total", "Transactions received whole");
+    describe_counter!("pgsluice_batches_total", "Record batches that Kafka acknowledged");
+    describe_counter!("pgsluice_records_total", "Records that Kafka acknowledged");
+    describe_counter!(
+        "pgsluice_stored_bytes_total",
+        Unit::Bytes,
+        "Bytes of acknowledged batches, as sent"
+    );
+    describe_counter!(
+        "pgsluice_received_bytes_total",
+        Unit::Bytes,
+        "Bytes read from the walsender"
+    );
+    describe_counter!("pgsluice_retries_total", "Attempts repeated, by cause");
+    describe_counter!("pgsluice_reconnects_total", "Connections lost and made again, by peer");
+    describe_counter!(
+        "pgsluice_producer_resets_total",
+        "Times that an answer left a doubt, and the topics had to be taken anew"
+    );
+    describe_counter!(
+        "pgsluice_already_stored_total",
+        "Records that came again after a restart and were stored already"
+    );
+    describe_counter!(
+        "pgsluice_phantoms_total",
+        "Stored records of transactions that a promotion lost"
+    );
+    describe_counter!(
+        "pgsluice_keyless_relations_total",
+        "Tables without a usable key that were met"
+    );
+    describe_counter!(
+        "pgsluice_stale_timestamps_total",
+        "Records given the time of sending, as their commit was more than an hour away"
+    );
+}
+
 /// `count` changes of one op were made into records.
 pub fn rows(op: &'static str, count: u64) {
     counter!("pgsluice_rows_total", "op" => op).increment(count);
@@ -203,6 +220,16 @@ pub fn transactions(count: u64) {
 /// Bytes came from the walsender.
 pub fn received(bytes: u64) {
     counter!("pgsluice_received_bytes_total").increment(bytes);
+}
+
+/// Records that came again and were not sent again.
+pub fn already_stored(count: u64) {
+    counter!("pgsluice_already_stored_total").increment(count);
+}
+
+/// Stored records of transactions that a promotion lost.
+pub fn phantoms(count: u64) {
+    counter!("pgsluice_phantoms_total").increment(count);
 }
 
 /// Kafka acknowledged one batch.

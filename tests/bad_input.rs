@@ -608,11 +608,11 @@ fn what_kafka_does_not_allow_ends_with_77_and_the_command_that_allows_it() {
         "kafka.sasl.password=sluice-secret",
     ];
     let grant = "kafka-acls.sh --add --allow-principal User:sluice --operation";
-    let allow = |operation, resource| kafka().topics("allow", &[operation, resource]);
-    halts(&config, &login, 77, &[&format!("{grant} IdempotentWrite --cluster")]);
-    allow("IDEMPOTENT_WRITE", "cluster");
+    let allow = |operation: &str, resource: &str| kafka().topics("allow", &[operation, resource]);
     halts(&config, &login, 77, &[&format!("{grant} Describe --topic acl")]);
     allow("DESCRIBE", "acl");
+    halts(&config, &login, 77, &[&format!("{grant} IdempotentWrite --cluster")]);
+    allow("IDEMPOTENT_WRITE", "cluster");
     postgres().sql_in("acl", "insert into t values (1), (2)");
     let before = confirmed("acl");
     halts(&config, &login, 77, &[&format!("{grant} Write --topic acl")]);
@@ -621,10 +621,28 @@ fn what_kafka_does_not_allow_ends_with_77_and_the_command_that_allows_it() {
     let mut it = spawn(&config, &login);
     kafka().wait("acl", 2, LIMIT);
     stops(&mut it);
-    // This right it can do without, and says so.
+    // These rights it can do without, and says so.
     let log = it.log();
-    assert_eq!(log.lines().filter(|line| line.contains("DescribeConfigs")).count(), 1, "{log}");
+    let said = |log: &str, words: &str| log.lines().filter(|line| line.contains(words)).count();
+    let id = format!(
+        "pgsluice-{}-acl",
+        postgres().sql("select system_identifier from pg_control_system()")
+    );
+    assert_eq!(said(&log, "DescribeConfigs"), 1, "{log}");
+    assert_eq!(said(&log, "rows may be repeated"), 1, "{log}");
+    assert_eq!(said(&log, &format!("{grant} Write --transactional-id {id}")), 1, "{log}");
     assert_eq!(keys("acl"), ["1", "2"]);
+    for (operation, resource, wanted) in
+        [("WRITE", format!("txn:{id}"), 1), ("READ", "acl".to_owned(), 0)]
+    {
+        allow(operation, &resource);
+        let mut it = spawn(&config, &login);
+        it.wait_log(LIMIT, &["streaming"]);
+        stops(&mut it);
+        let log = it.log();
+        assert_eq!(said(&log, "rows may be repeated"), wanted, "{log}");
+        assert_eq!(said(&log, &format!("{grant} Read --topic acl")), wanted, "{log}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::{
     settings::Settings,
 };
 use crate::{
+    app::Once,
     net::{TcpOptions, TlsOptions, Verify},
     sink::{
         kafka::{Compression, Mechanism, Options, Sasl, TopicOptions},
@@ -17,6 +18,7 @@ use crate::{
 /// All that Kafka's side takes.
 pub(super) struct Kafka {
     pub options: Options,
+    pub once: Once,
     pub partitioner: Partitioner,
 }
 
@@ -46,6 +48,11 @@ pub(super) fn build(s: &mut Settings, purpose: Purpose) -> Kafka {
             retry_max: s.span("kafka.retry_max"),
             metadata_max_age: s.span("kafka.metadata_max_age"),
             topic: topic(s),
+        },
+        once: Once {
+            transactional_id: s.text("kafka.transactional_id"),
+            read_back: s.size("kafka.read_back"),
+            read_back_memory: s.size("kafka.read_back_memory"),
         },
         partitioner: partitioner(&s.word("kafka.partitioner")),
     }

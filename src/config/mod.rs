@@ -103,6 +103,7 @@ pub fn load(sources: &Sources, purpose: Purpose) -> Result<Config, Invalid> {
         encode: records.encode,
         batch: records.batch,
         pipeline: records.pipeline,
+        once: kafka.once,
         admin: records.admin,
     };
     let listing = show::listing(&settings, found.as_deref());

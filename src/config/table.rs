@@ -224,6 +224,24 @@ pub(super) const KEYS: &[Key] = &[
         Is("idempotent"),
         "how a resend is kept from being stored twice",
     ),
+    key(
+        "kafka.transactional_id",
+        Text,
+        By("pgsluice-<system identifier>-<slot>"),
+        "as whom Kafka knows this pipeline, and shuts out an instance that died or froze",
+    ),
+    key(
+        "kafka.read_back",
+        Size(MIB, 1 << 40),
+        Is("1GiB"),
+        "most bytes to read of the topics when they are taken; what lies behind may be repeated",
+    ),
+    key(
+        "kafka.read_back_memory",
+        Size(64 * KIB, 64 * GIB),
+        Is("32MiB"),
+        "most memory for the names of rows that are stored already",
+    ),
     key("kafka.timestamp", Words(&["sent", "commit"]), Is("sent"), "a record's time"),
     key(
         "kafka.connect_timeout",

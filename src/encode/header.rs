@@ -23,6 +23,19 @@ pub enum Part {
     Partition(i32),
 }
 
+impl Part {
+    /// What stands behind the point in the name, if anything does.
+    #[must_use]
+    pub fn number(self) -> Option<u32> {
+        match self {
+            Self::Whole => None,
+            Self::Tombstone => Some(1),
+            Self::NewRow => Some(2),
+            Self::Partition(number) => Some(number.unsigned_abs()),
+        }
+    }
+}
+
 /// What the headers of one record tell.
 #[derive(Clone, Copy, Debug)]
 pub struct Stamp<'a> {

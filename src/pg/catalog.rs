@@ -12,6 +12,7 @@ use std::{
 use tokio_postgres::{Client, Row, error::SqlState, types::FromSql};
 
 use crate::{
+    lsn::Lsn,
     retry::{Disposition, Exit},
     schema::PgType,
 };
@@ -120,6 +121,15 @@ pub struct RelationFacts {
     pub types: HashMap<u32, PgType>,
     /// Those that exist no more, and so are taken for text.
     pub gone: Vec<u32>,
+}
+
+/// Where the server's WAL ends that it may send; `None` on a standby.
+pub async fn wal_end(client: &Client) -> Result<Option<Lsn>, Error> {
+    let sql = "SELECT CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_flush_lsn()::text END";
+    let what = "the end of its WAL";
+    let row = client.query_one(sql, &[]).await.map_err(Error::asking(what))?;
+    let text: Option<String> = row.try_get(0).map_err(Error::asking(what))?;
+    Ok(text.and_then(|text| text.parse().ok()))
 }
 
 /// Looks up the table `oid` and the types of its columns, in at most two queries.

@@ -113,6 +113,12 @@ impl Relations {
         }
     }
 
+    /// The history of the server's timeline.
+    #[must_use]
+    pub const fn timelines(&self) -> &Timelines {
+        &self.timelines
+    }
+
     /// The table by its oid.
     #[must_use]
     pub fn get(&self, oid: u32) -> Option<&Relation> {

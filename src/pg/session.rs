@@ -179,6 +179,15 @@ impl Catalog {
         Ok(catalog::relation_facts(client, questions.oid, &questions.types).await?)
     }
 
+    /// Where the server's WAL ends now, as far as it may be sent. `None`: it is a standby, whose end
+    /// says little about what its primary wrote.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn wal_end(&mut self) -> Result<Option<Lsn>, Error> {
+        Ok(catalog::wal_end(self.client().await?).await?)
+    }
+
     async fn client(&mut self) -> Result<&tokio_postgres::Client, Error> {
         if self.sql.as_ref().is_none_or(|sql| sql.is_closed()) {
             self.sql = Some(connect::sql(&self.options, &self.host).await?);

@@ -12,6 +12,7 @@ pub(super) struct Counts {
     nowhere: [[u64; 3]; 6],
     pub(super) transactions: u64,
     pub(super) stale_timestamps: u64,
+    pub(super) already_stored: u64,
 }
 
 impl Counts {
@@ -45,6 +46,9 @@ impl Counts {
         }
         if told.transactions > 0 {
             metrics::transactions(told.transactions);
+        }
+        if told.already_stored > 0 {
+            metrics::already_stored(told.already_stored);
         }
         if told.stale_timestamps > 0 {
             metrics::stale_timestamps(told.stale_timestamps);

@@ -7,6 +7,7 @@ use crate::{
     encode::{Encoder, Headers, Image, Part, Stamp, Template},
     progress::{Ledger, Ticket},
     sink::partition::Partitioner,
+    stored::Stored,
 };
 
 /// A topic that was looked up.
@@ -37,6 +38,9 @@ pub(super) struct Out<'a> {
     pub(super) timestamp: Timestamp,
     pub(super) headers: &'a mut Headers,
     pub(super) stale: &'a mut u64,
+    /// Names of records that are stored already, if there may be some of this change.
+    pub(super) stored: Option<&'a Stored>,
+    pub(super) already_stored: &'a mut u64,
     pub(super) template: &'a Template,
     pub(super) topic: Topic,
     pub(super) ticket: Ticket,
@@ -86,6 +90,12 @@ impl Out<'_> {
         key: Option<&[u8]>,
         record: &Record<'_>,
     ) -> Result<(), RowError> {
+        let Position { timeline, commit, index } = record.position;
+        let part = record.part.number();
+        if self.stored.is_some_and(|all| all.contains(timeline, commit, index, part)) {
+            *self.already_stored += 1;
+            return Ok(());
+        }
         let Self { encoder, template, headers, .. } = self;
         let times = times(self.timestamp, record.transaction, self.now, self.stale);
         let limit = self.topic.max_message_bytes;

@@ -9,6 +9,7 @@
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
+    hash::Hash,
     sync::Arc,
 };
 
@@ -28,6 +29,7 @@ use crate::{
     route::{self, Outcome, Route, Routes},
     schema::Relation,
     sink::{Delivery, partition::Partitioner},
+    stored::Stored,
 };
 
 /// What was compiled for one relation.
@@ -59,8 +61,10 @@ pub struct Records {
     warned: HashSet<u32>,
     ticket: Option<Ticket>,
     replay: Replay,
-    /// The open transaction is stored already: an earlier connection of this process saw to it.
-    skipping: bool,
+    /// What was read back from the topics: these rows are not sent again.
+    stored: Option<Stored>,
+    /// Something of the open transaction is among them.
+    partly_stored: bool,
     key: Vec<u8>,
     old_key: Vec<u8>,
     headers: Headers,
@@ -89,7 +93,8 @@ impl Records {
             warned: HashSet::new(),
             ticket: None,
             replay: Replay::default(),
-            skipping: false,
+            stored: None,
+            partly_stored: false,
             key: Vec::new(),
             old_key: Vec::new(),
             headers: Headers::default(),
@@ -103,16 +108,24 @@ impl Records {
         &self.ledger
     }
 
-    /// A new connection begins at `confirmed`. What is stored already is not stored again, unless
-    /// the server has another history than before.
+    /// A new connection begins at `confirmed`. Everything that is not confirmed comes again.
     pub fn restart(&mut self, confirmed: Lsn, same_history: bool) {
-        self.replay.restart(self.ledger.confirmed().lsn(), same_history);
+        self.replay.restart(same_history);
+        self.stored = None;
         self.batcher.flush_all();
         while self.batcher.closed().is_some() {} // It comes again.
         self.ledger.restart(confirmed);
         self.tables.clear();
         self.ticket = None;
-        self.skipping = false;
+        self.partly_stored = false;
+    }
+
+    /// Rows with these names are stored already: they are not sent again.
+    pub(super) fn already_stored(&mut self, names: Stored) {
+        match &mut self.stored {
+            Some(stored) => stored.merge(names),
+            None => self.stored = Some(names),
+        }
     }
 
     /// Where the rows of `relation` go; `Some`: a topic that [`Self::learn`] is to be told of first.
@@ -167,9 +180,24 @@ impl Records {
     }
 
     pub(super) fn begin(&mut self, transaction: &Transaction) {
-        let Transaction { xid, commit, committed_at, .. } = *transaction;
+        let Transaction { xid, commit, committed_at, timeline } = *transaction;
         self.ticket = Some(self.ledger.begin());
-        self.skipping = self.replay.stored(commit, (xid, committed_at));
+        self.recognise(timeline, commit, (xid, committed_at));
+    }
+
+    /// A transaction comes, or a message of none: whether some of it is stored already.
+    fn recognise(&mut self, timeline: u32, commit: Lsn, mark: impl Hash) {
+        if self.replay.is_another(commit, mark) {
+            self.stored = None;
+        }
+        self.partly_stored = false;
+        if let Some(stored) = &mut self.stored {
+            stored.pass(commit);
+            self.partly_stored = stored.transaction(timeline, commit);
+            if stored.is_empty() {
+                self.stored = None;
+            }
+        }
     }
 
     pub(super) fn commit(&mut self, commit: Lsn) -> Option<Confirmed> {
@@ -180,7 +208,7 @@ impl Records {
 
     /// Stores one row: one record, two with a tombstone, up to three if its key changed.
     pub(super) fn change(&mut self, change: &Change<'_>, now: Now) -> Result<(), Error> {
-        let Some(ticket) = self.ticket.filter(|_| !self.skipping) else { return Ok(()) };
+        let Some(ticket) = self.ticket else { return Ok(()) };
         match self.rows(change, ticket, now) {
             Ok(()) => Ok(()),
             Err(source) => Err(Error::row(change.relation, change.transaction.commit, source)),
@@ -209,6 +237,8 @@ impl Records {
             timestamp: self.timestamp,
             headers: &mut self.headers,
             stale: &mut counts.stale_timestamps,
+            stored: self.stored.as_ref().filter(|_| self.partly_stored),
+            already_stored: &mut counts.already_stored,
             template,
             topic: *topic,
             ticket,
@@ -241,7 +271,7 @@ impl Records {
         transaction: &Transaction,
         now: Now,
     ) -> Result<(), Error> {
-        let Some(ticket) = self.ticket.filter(|_| !self.skipping) else { return Ok(()) };
+        let Some(ticket) = self.ticket else { return Ok(()) };
         self.truncated(relation, position, transaction, ticket, now)
             .map_err(|source| Error::row(relation, transaction.commit, source))
     }
@@ -282,6 +312,8 @@ impl Records {
             timestamp: self.timestamp,
             headers: &mut self.headers,
             stale: &mut self.counts.stale_timestamps,
+            stored: self.stored.as_ref().filter(|_| self.partly_stored),
+            already_stored: &mut self.counts.already_stored,
             template,
             topic: *topic,
             ticket,
@@ -305,17 +337,23 @@ impl Records {
         now: Now,
     ) -> Result<Option<Confirmed>, Error> {
         let alone = !message.transactional;
-        let skipped = if alone {
-            self.replay.stored(transaction.commit, (message.prefix, message.content))
-        } else {
-            self.skipping
-        };
+        if alone {
+            let mark = (message.prefix, message.content);
+            self.recognise(position.timeline, transaction.commit, mark);
+        }
         let topic = self.routes.message(message.prefix).and_then(|name| self.topics.get(name));
-        let Some(topic) = topic.copied().filter(|_| !skipped) else {
-            self.counts.nowhere(Op::Message, Nowhere::Message, u64::from(!skipped));
+        let Some(topic) = topic.copied() else {
+            self.counts.nowhere(Op::Message, Nowhere::Message, 1);
             return Ok(None);
         };
         self.counts.rows(Op::Message, 1);
+        let stored = self.stored.as_ref().filter(|_| self.partly_stored);
+        if stored.is_some_and(|all| {
+            all.contains(position.timeline, position.commit, position.index, None)
+        }) {
+            self.counts.already_stored += 1;
+            return Ok(None);
+        }
         let ticket = if alone { Some(self.ledger.begin()) } else { self.ticket };
         let Some(ticket) = ticket else { return Ok(None) };
         let stamp = Stamp {

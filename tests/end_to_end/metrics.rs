@@ -7,6 +7,7 @@ use crate::world::{LIMIT, World, kafka, postgres};
 
 /// Every metric, with its type. Dashboards hold on to these names.
 const METRICS: &[(&str, &str)] = &[
+    ("pgsluice_already_stored_total", "counter"),
     ("pgsluice_batches_total", "counter"),
     ("pgsluice_build_info", "gauge"),
     ("pgsluice_commit_to_ack_seconds", "histogram"),
@@ -16,6 +17,7 @@ const METRICS: &[(&str, &str)] = &[
     ("pgsluice_lag_bytes", "gauge"),
     ("pgsluice_lag_seconds", "gauge"),
     ("pgsluice_open_transactions", "gauge"),
+    ("pgsluice_phantoms_total", "counter"),
     ("pgsluice_producer_resets_total", "counter"),
     ("pgsluice_received_bytes_total", "counter"),
     ("pgsluice_reconnects_total", "counter"),

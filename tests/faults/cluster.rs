@@ -26,8 +26,8 @@ fn wait_in_sync(kafka: &Kafka, topic: &str) {
     });
 }
 
-/// Something happens to the cluster under load. Returns how many records were repeated.
-fn cluster_fault(name: &'static str, seed: u64, fault: impl Fn(&Case<'_>, &Writer)) -> usize {
+/// Something happens to the cluster under load: nothing is lost and nothing repeated.
+fn cluster_fault(name: &'static str, seed: u64, fault: impl Fn(&Case<'_>, &Writer)) {
     let (_lock, kafka) = cluster();
     let case = Case::new(name, postgres(), kafka);
     let (writer, watch) = (case.write(seed), case.watch());
@@ -38,56 +38,41 @@ fn cluster_fault(name: &'static str, seed: u64, fault: impl Fn(&Case<'_>, &Write
         wait_in_sync(kafka, &case.topic(0));
     }
     writer.wait_more(20, LIMIT);
-    let repeats = case.verify(&writer.stop());
+    case.verify(&writer.stop());
     case::wait_calm(&sluice);
     let seen = watch.stop();
-    assert_eq!(seen.walsenders.len(), 1, "{}", sluice.log());
     sluice.wait_log(LIMIT, &["Kafka stores everything again"]);
-    case::assert_said_once(&sluice);
-    let told = told_to_repeat(&sluice);
-    let resets = sluice.metric("pgsluice_producer_resets_total", &[]);
-    assert_eq!(resets, told.len() as f64, "{}", sluice.log());
-    let told: usize = told.into_iter().sum();
-    assert!(repeats <= told, "{repeats} repeats, {told} were told of:\n{}", sluice.log());
+    // What an answer left in doubt is read back, in a session of its own.
+    let doubts = sluice.metric("pgsluice_producer_resets_total", &[]);
+    assert_eq!(seen.walsenders.len() as f64, 1.0 + doubts, "{}", sluice.log());
+    if doubts == 0.0 {
+        case::assert_said_once(&sluice);
+    }
     assert_eq!(sluice.stop(LIMIT), 0);
-    repeats
-}
-
-/// How many records may be there twice, by the log: a number for each new epoch of a partition.
-fn told_to_repeat(sluice: &Pgsluice) -> Vec<usize> {
-    let said = case::said(sluice, "INFO", "records may be there twice");
-    let number = |line: &String| {
-        let before = line.split(" records may be").next()?;
-        before.rsplit(' ').next()?.parse().ok()
-    };
-    said.iter().map(|line| number(line).unwrap_or_else(|| panic!("no number in {line}"))).collect()
 }
 
 #[test]
 fn a_killed_broker_loses_and_repeats_nothing() {
-    let repeats = cluster_fault("brokerkill", 10, |case, writer| {
+    cluster_fault("brokerkill", 10, |case, writer| {
         case.kafka.ctl("2", "kill");
         writer.wait_more(100, LIMIT);
         case.kafka.ctl("2", "start");
     });
-    assert_eq!(repeats, 0);
 }
 
 #[test]
 fn a_paused_broker_loses_and_repeats_nothing() {
-    let repeats = cluster_fault("brokerpause", 11, |case, writer| {
+    cluster_fault("brokerpause", 11, |case, writer| {
         case.kafka.ctl("1", "pause");
         writer.wait_more(150, LIMIT);
         case.kafka.ctl("1", "resume");
     });
-    assert_eq!(repeats, 0);
 }
 
-/// Not that nothing is repeated: a batch whose answer was lost with one broker may be sent to the next before that one knows of
-/// it, and then only a new epoch goes on. What [`cluster_fault`] asserts is that this is never more than the log tells, and that
-/// the metric counts it.
+/// A batch whose answer was lost with one broker may be sent to the next before that one knows of it: then the topics are taken
+/// anew.
 #[test]
-fn a_rolling_restart_of_the_brokers_loses_nothing() {
+fn a_rolling_restart_of_the_brokers_loses_and_repeats_nothing() {
     cluster_fault("rolling", 12, |case, writer| {
         for id in ["1", "2", "3"] {
             case.kafka.ctl(id, "stop");
@@ -100,7 +85,7 @@ fn a_rolling_restart_of_the_brokers_loses_nothing() {
 
 #[test]
 fn leaders_that_move_lose_and_repeat_nothing() {
-    let repeats = cluster_fault("leaders", 19, |case, writer| {
+    cluster_fault("leaders", 19, |case, writer| {
         for leader in ["1", "2", "3"] {
             for at in 0..3 {
                 case.kafka.topics("lead", &[&case.topic(at), leader]);
@@ -108,5 +93,4 @@ fn leaders_that_move_lose_and_repeat_nothing() {
             writer.wait_more(20, LIMIT);
         }
     });
-    assert_eq!(repeats, 0);
 }

@@ -76,8 +76,7 @@ fn stopped_while_postgresql_is_away_it_says_whether_something_comes_again() {
         assert!(matches!((code, said), (0, 0) | (75, 1)), "{code}: {}", sluice.log());
         let _sluice = case.start(&[]);
         writer.wait_more(20, LIMIT);
-        let repeats = case.verify(&writer.stop());
-        assert!(repeats == 0 || code == 75, "{repeats} records were repeated");
+        case.verify(&writer.stop());
     });
 }
 

@@ -85,6 +85,22 @@ pub const NOT_ENOUGH_REPLICAS: i16 = 19;
 pub const NOT_CONTROLLER: i16 = 41;
 /// An ACL is missing.
 pub const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
+/// An ACL on the transactional id is missing.
+pub const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
+/// The last transaction is not over yet.
+pub const CONCURRENT_TRANSACTIONS: i16 = 51;
+/// Another partition of the request is the reason.
+pub const OPERATION_NOT_ATTEMPTED: i16 = 55;
+/// The log does not begin there yet, or not any more.
+pub const OFFSET_OUT_OF_RANGE: i16 = 1;
+
+/// Whether a code says that somebody else writes under our transactional id, or that it is ours no
+/// more: 47, 49, 90.
+#[must_use]
+pub const fn is_fence(code: i16) -> bool {
+    matches!(code, 47 | 49 | 90)
+}
+
 /// An ACL on the cluster itself is missing.
 pub const CLUSTER_AUTHORIZATION_FAILED: i16 = 31;
 

@@ -9,6 +9,7 @@ use super::{
     wire::Malformed,
 };
 use crate::{
+    batch::log,
     net,
     retry::{Disposition, Exit},
 };
@@ -165,6 +166,42 @@ pub enum Error {
         /// Its name.
         topic: String,
     },
+    /// Only reading the topics can tell what is stored.
+    #[error("{topic}[{partition}]: {why}; nothing is lost: what is stored is read back")]
+    Doubt {
+        /// Topic.
+        topic: Arc<str>,
+        /// Partition.
+        partition: i32,
+        /// What left the doubt.
+        why: Doubt,
+    },
+    /// Another process writes under our transactional id.
+    #[error("broker {broker} answered {api} with {}: another process took the topics over", Named(*.code))]
+    Fenced {
+        /// Host and port.
+        broker: String,
+        /// Request.
+        api: &'static str,
+        /// 47 or 90.
+        code: i16,
+    },
+    /// Metadata names a leader that is not among its brokers.
+    #[error("broker {id} is not among those that the cluster names")]
+    NoSuchBroker {
+        /// Its `node.id`.
+        id: i32,
+    },
+    /// What a partition holds cannot be read back.
+    #[error("{topic}[{partition}] cannot be read back")]
+    Log {
+        /// Topic.
+        topic: Arc<str>,
+        /// Partition.
+        partition: i32,
+        /// Why not.
+        source: log::Error,
+    },
     /// A bug of ours.
     #[error("the producer's task has ended")]
     Ended,
@@ -195,6 +232,9 @@ impl Error {
             | Self::Closed { .. }
             | Self::Malformed { .. }
             | Self::Incomplete { .. }
+            | Self::NoSuchBroker { .. }
+            | Self::Doubt { .. }
+            | Self::Fenced { .. }
             | Self::TopicNotReady { .. } => Disposition::Retry,
             Self::Unsendable { .. } | Self::Password { .. } | Self::TopicName { .. } => {
                 Disposition::Halt(Exit::Config)
@@ -206,6 +246,7 @@ impl Error {
                 Disposition::Halt(Exit::Permission)
             }
             Self::Refused(refusal) => refusal.verdict().disposition(),
+            Self::Log { source, .. } => source.disposition(),
             Self::TooLarge { .. } => Disposition::Halt(Exit::Data),
             Self::Ended => Disposition::Halt(Exit::Software),
         }
@@ -217,6 +258,30 @@ impl Error {
         match self {
             Self::Refused(refusal) => Some(refusal.code),
             _ => None,
+        }
+    }
+}
+
+/// Why nobody can tell from answers alone what is stored.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Doubt {
+    /// The broker does not go on with our sequence, or with us.
+    Refused(i16),
+    /// The topic was deleted and made anew.
+    MadeAnew,
+    /// The partition was not there when the others were taken.
+    NotTaken,
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(code @ (47 | 90)) => {
+                write!(f, "{}: another process may have taken over", Named(*code))
+            }
+            Self::Refused(code) => write!(f, "{}", Named(*code)),
+            Self::MadeAnew => f.write_str("the topic was deleted and made anew"),
+            Self::NotTaken => f.write_str("it was not there before"),
         }
     }
 }

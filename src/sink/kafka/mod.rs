@@ -18,7 +18,7 @@ pub mod topics;
 #[doc(hidden)]
 pub mod wire;
 
-pub use error::{Error, Refusal};
+pub use error::{Doubt, Error, Refusal};
 pub use producer::Producer;
 
 /// How to log in.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use tracing::{info, warn};
 
 use crate::{
@@ -82,32 +82,12 @@ fn nobody() -> Error {
     Error::Connect { broker: "(none)".to_owned(), hint: None, source }
 }
 
-/// The cluster's brokers, and a producer id, from whoever of the bootstrap brokers answers.
-pub(super) async fn bootstrap(options: &Options) -> Result<(Vec<Node>, (i64, i16)), Error> {
+/// The cluster's brokers, from whoever of the bootstrap brokers answers.
+pub(super) async fn bootstrap(options: &Options) -> Result<Vec<Node>, Error> {
     let dial = |(host, port): &(String, u16)| Candidate::Dial(host.clone(), *port);
     let candidates = options.brokers.iter().map(dial).collect();
-    any(candidates, options, |broker| first_words(broker, options)).await
-}
-
-async fn first_words(broker: Broker, options: &Options) -> Result<(Vec<Node>, (i64, i16)), Error> {
-    let nodes = broker.metadata(&[]).await?.brokers;
-    let end = Instant::now() + options.request_timeout;
-    let mut backoff = Backoff::new(FIRST_PAUSE, options.retry_max);
-    let mut random = Random::new();
-    loop {
-        match broker.init_producer_id(InitProducerId::PLAIN).await {
-            Ok(identity) => return Ok((nodes, identity)),
-            // COORDINATOR_LOAD_IN_PROGRESS (14), for one, passes within a second.
-            Err(error)
-                if error.code().is_some()
-                    && error.disposition() == Disposition::Retry
-                    && Instant::now() < end =>
-            {
-                sleep(backoff.next(random.next())).await;
-            }
-            Err(error) => return Err(error),
-        }
-    }
+    let question = async |broker: Broker| Ok(broker.metadata(&[]).await?.brokers);
+    any(candidates, options, question).await
 }
 
 /// A new producer id.

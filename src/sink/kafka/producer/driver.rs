@@ -21,9 +21,12 @@ use tokio::{
 
 use self::links::Link;
 use super::{
-    ask::{self, Random, chain},
+    Met,
+    ask::{self, Candidate, Random, chain},
+    claim::{Claim, Ours, Taken},
     machine::{Action, Leaders, Machine},
     queue::Identity,
+    taking::Taker,
 };
 use crate::{
     batch::Batch,
@@ -45,13 +48,15 @@ use crate::{
 /// What the handle wants.
 pub(super) enum Command {
     Submit(Batch),
-    Topic { name: String, reply: oneshot::Sender<Result<Topic, Error>> },
+    Topic { name: String, reply: oneshot::Sender<Result<Met, Error>> },
+    Take { claim: Claim, generation: u64, reply: oneshot::Sender<Result<Taken, Error>> },
 }
 
 /// The task's ends of what it shares with the handle.
 pub(super) struct Ends {
     pub(super) commands: mpsc::UnboundedReceiver<Command>,
-    pub(super) deliveries: mpsc::UnboundedSender<Result<Delivery, Error>>,
+    /// Each with the taking that it belongs to.
+    pub(super) deliveries: mpsc::UnboundedSender<(u64, Result<Delivery, Error>)>,
     pub(super) in_flight: Arc<AtomicUsize>,
     pub(super) trouble: watch::Sender<Option<String>>,
 }
@@ -74,11 +79,16 @@ enum Done {
         link: u64,
     },
     Metadata(Result<Metadata, Error>),
-    ProducerId(Result<(i64, i16), Error>),
     Topic {
         name: String,
-        result: Result<Topic, Error>,
-        reply: oneshot::Sender<Result<Topic, Error>>,
+        generation: u64,
+        result: Result<(Topic, Option<Ours>), Error>,
+        reply: oneshot::Sender<Result<Met, Error>>,
+    },
+    Taken {
+        generation: u64,
+        result: Result<Ours, Error>,
+        reply: oneshot::Sender<Result<Taken, Error>>,
     },
 }
 
@@ -93,6 +103,11 @@ pub(super) struct Driver {
     last_link: u64,
     work: FuturesUnordered<BoxFuture<'static, Done>>,
     ends: Ends,
+    /// Counts takings: what belongs to an earlier one counts for nothing.
+    generation: u64,
+    /// The last one's, and who we are by it.
+    claim: Option<Arc<Claim>>,
+    identity: Option<Identity>,
     /// What of [`Machine::held`] is in `ends.in_flight`.
     counted: usize,
     random: Random,
@@ -114,6 +129,9 @@ impl Driver {
             last_link: 0,
             work: FuturesUnordered::new(),
             ends,
+            generation: 0,
+            claim: None,
+            identity: None,
             counted: 0,
             random: Random::new(),
         }
@@ -124,8 +142,11 @@ impl Driver {
         loop {
             let wake = self.act();
             if let Some(error) = self.machine.take_halt() {
-                let _ = self.ends.deliveries.send(Err(error)); // else nobody waits for it
-                return;
+                let doubt = error.disposition() == Disposition::Retry;
+                let _ = self.ends.deliveries.send((self.generation, Err(error))); // else nobody waits
+                if !doubt {
+                    return;
+                }
             }
             tokio::select! {
                 biased;
@@ -150,13 +171,14 @@ impl Driver {
     fn act(&mut self) -> Option<Instant> {
         let now = Instant::now();
         let renewal = self.renew(now);
-        let turn = self.machine.turn(now, self.random.next());
+        let turn = self.machine.turn(now);
         for action in turn.actions {
             self.carry_out(action);
         }
         for delivery in self.machine.take_deliveries() {
             self.ends.in_flight.fetch_add(delivery.batch.bytes.len(), Ordering::Relaxed);
-            let _ = self.ends.deliveries.send(Ok(delivery)); // else the handle is gone: we end too
+            // Else the handle is gone: we end too.
+            let _ = self.ends.deliveries.send((self.generation, Ok(delivery)));
         }
         self.publish();
         turn.wake.into_iter().chain(renewal).min()
@@ -182,12 +204,57 @@ impl Driver {
             }
             Command::Topic { name, reply } => {
                 let (candidates, options) = (self.candidates(), Arc::clone(&self.options));
+                let generation = self.generation;
+                let ours = self.identity.and_then(|identity| Some((identity, self.taker()?)));
                 self.push(async move {
-                    let result = ask::topic(candidates, &options, &name).await;
-                    Done::Topic { name, result, reply }
+                    let result = meet(candidates, &options, &name, ours).await;
+                    Done::Topic { name, generation, result, reply }
                 });
             }
+            Command::Take { claim, generation, reply } => self.take(claim, generation, reply),
         }
+    }
+
+    /// Gives up what is under way, and makes every topic that was looked up ours.
+    fn take(
+        &mut self,
+        claim: Claim,
+        generation: u64,
+        reply: oneshot::Sender<Result<Taken, Error>>,
+    ) {
+        self.machine.give_up(Instant::now());
+        self.publish();
+        (self.generation, self.identity) = (generation, None);
+        self.claim = Some(Arc::new(claim));
+        let topics = self.machine.topic_names();
+        let Some(taker) = self.taker() else { return };
+        self.push(
+            async move { Done::Taken { generation, result: taker.take(topics).await, reply } },
+        );
+    }
+
+    fn taker(&mut self) -> Option<Taker> {
+        let claim = Arc::clone(self.claim.as_ref()?);
+        let links = self.links.iter().map(|(&id, link)| (id, link.broker.clone())).collect();
+        Some(Taker::new(Arc::clone(&self.options), claim, self.candidates(), links))
+    }
+
+    fn taken(
+        &mut self,
+        generation: u64,
+        result: Result<Ours, Error>,
+        reply: oneshot::Sender<Result<Taken, Error>>,
+    ) {
+        if generation != self.generation {
+            return; // another one has begun; nobody waits for this
+        }
+        let result = result.map(|ours| {
+            self.identity = Some(ours.identity);
+            self.machine.taken();
+            self.machine.own(ours.identity, &ours.partitions);
+            ours.taken
+        });
+        let _ = reply.send(result); // else nobody waits for it any more
     }
 
     fn carry_out(&mut self, action: Action) {
@@ -207,12 +274,6 @@ impl Driver {
                 self.push(async move {
                     let question = |broker| ask::metadata(broker, &topics);
                     Done::Metadata(ask::any(candidates, &options, question).await)
-                });
-            }
-            Action::ProducerId => {
-                let (candidates, options) = (self.candidates(), Arc::clone(&self.options));
-                self.push(async move {
-                    Done::ProducerId(ask::any(candidates, &options, ask::producer_id).await)
                 });
             }
         }
@@ -253,20 +314,19 @@ impl Driver {
                     self.machine.metadata_failed(&why, now, random);
                 }
             }
-            Done::ProducerId(Ok((id, epoch))) => {
-                self.machine.identity(Identity { id, epoch }, now);
-            }
-            Done::ProducerId(Err(error)) => {
-                if let Some(why) = self.judge(error) {
-                    self.machine.identity_failed(&why, now, random);
-                }
-            }
-            Done::Topic { name, result, reply } => {
-                if let Ok(topic) = &result {
-                    self.machine.topic(&name, topic);
-                }
+            Done::Topic { name, generation, result, reply } => {
+                let result = result.map(|(topic, ours)| {
+                    self.machine.topic(&name, &topic);
+                    let ours = ours.filter(|_| generation == self.generation);
+                    let stored = ours.map(|ours| {
+                        self.machine.own(ours.identity, &ours.partitions);
+                        ours.taken.stored
+                    });
+                    Met { topic, stored }
+                });
                 let _ = reply.send(result); // else nobody waits for it any more
             }
+            Done::Taken { generation, result, reply } => self.taken(generation, result, reply),
         }
     }
 
@@ -299,6 +359,19 @@ impl Driver {
     fn push(&self, future: impl Future<Output = Done> + Send + 'static) {
         self.work.push(future.boxed());
     }
+}
+
+/// Looks a topic up, and takes it if the others are ours.
+async fn meet(
+    candidates: Vec<Candidate>,
+    options: &Options,
+    name: &str,
+    ours: Option<(Identity, Taker)>,
+) -> Result<(Topic, Option<Ours>), Error> {
+    let topic = ask::topic(candidates, options, name).await?;
+    let Some((identity, mut taker)) = ours else { return Ok((topic, None)) };
+    let ours = taker.join(identity, vec![Arc::from(name)]).await?;
+    Ok((topic, Some(ours)))
 }
 
 async fn until(wake: Option<Instant>) {

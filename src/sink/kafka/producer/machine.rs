@@ -3,7 +3,9 @@
 //! Plain code without I/O, clock or chance, so that it can be tried against a simulated cluster.
 //!
 //! **Invariants.** A partition's batches are under way on one broker at a time. Nothing is sent to a
-//! broker over its limit of requests, while it throttles us, or while its connection is replaced.
+//! partition that was not taken, to a broker over its limit of requests, while it throttles us, or
+//! while its connection is replaced. Once an answer has left a doubt about what is stored, nothing
+//! is sent at all until the topics are taken anew.
 
 mod answers;
 mod cluster;
@@ -29,7 +31,7 @@ use crate::{
     sink::{
         Delivery,
         kafka::{
-            error::Error,
+            error::{Doubt, Error},
             topics::Topic as LookedUp,
             wire::{PartitionProduced, PartitionRecords, Produced},
         },
@@ -113,6 +115,8 @@ struct Topic {
     id: Option<[u8; 16]>,
     /// Its id before that.
     replaced: Option<[u8; 16]>,
+    /// A broker said that there is none.
+    away: bool,
     /// By partition, as metadata last said.
     leaders: BTreeMap<i32, Option<i32>>,
 }
@@ -140,8 +144,8 @@ pub(super) struct Leaders {
 #[derive(Debug)]
 pub(super) struct Machine {
     settings: Settings,
-    /// The newest producer id: what partitions begin with.
-    identity: Identity,
+    /// An answer left a doubt, or nothing was taken yet.
+    in_doubt: bool,
     topics: HashMap<Arc<str>, Topic>,
     partitions: Vec<Partition>,
     /// Places of partitions that have something to send or to mend; who was served goes to the back.
@@ -151,7 +155,6 @@ pub(super) struct Machine {
     parcels: HashMap<u64, Parcel>,
     metadata: Errand,
     metadata_at: Option<Instant>,
-    producer_id: Errand,
     /// Of parts, parcels and requests.
     last_name: u64,
     held: usize,
@@ -195,19 +198,17 @@ impl Broker {
 }
 
 impl Machine {
-    pub(super) fn new(settings: Settings, identity: Identity) -> Self {
-        let errand = || Errand::new(settings.longest_pause);
+    pub(super) fn new(settings: Settings) -> Self {
         Self {
-            identity,
+            in_doubt: true,
             topics: HashMap::new(),
             partitions: Vec::new(),
             active: VecDeque::new(),
             brokers: BTreeMap::new(),
             requests: HashMap::new(),
             parcels: HashMap::new(),
-            metadata: errand(),
+            metadata: Errand::new(settings.longest_pause),
             metadata_at: None,
-            producer_id: errand(),
             last_name: 0,
             held: 0,
             deliveries: Vec::new(),
@@ -225,6 +226,53 @@ impl Machine {
         topic.count = topic.routed;
         topic.id = looked_up.id;
         self.metadata.wanted = true; // who leads is known before the first batch comes
+    }
+
+    /// Everything that is not delivered is given up: its source sends again what is not stored.
+    /// Nothing is sent until [`Self::taken`].
+    pub(super) fn give_up(&mut self, now: Instant) {
+        self.in_doubt = true;
+        let longest_pause = self.settings.longest_pause;
+        for partition in &mut self.partitions {
+            partition.queue = Queue::new(longest_pause);
+            (partition.on, partition.listed) = (None, false);
+        }
+        self.active.clear();
+        self.requests.clear(); // what is answered to them counts for nothing
+        self.brokers.values_mut().for_each(|broker| broker.requests = 0);
+        self.parcels.clear();
+        self.deliveries.clear();
+        (self.held, self.halt) = (0, None);
+        self.troubles.forget_partitions(now);
+    }
+
+    /// The doubt is over: what is stored was read back.
+    pub(super) const fn taken(&mut self) {
+        self.in_doubt = false;
+    }
+
+    /// These partitions are ours, under this identity.
+    pub(super) fn own(&mut self, identity: Identity, partitions: &[(Arc<str>, i32)]) {
+        for (topic, number) in partitions {
+            let place = self.place(topic, *number);
+            if let Some(partition) = self.partitions.get_mut(place) {
+                partition.queue.own(identity);
+            }
+            self.list(place);
+        }
+    }
+
+    /// Every topic that was looked up.
+    pub(super) fn topic_names(&self) -> Vec<Arc<str>> {
+        self.topics.keys().map(Arc::clone).collect()
+    }
+
+    /// Only reading the topics can tell what is stored.
+    fn doubt(&mut self, topic: &Arc<str>, partition: i32, why: Doubt) {
+        if !std::mem::replace(&mut self.in_doubt, true) {
+            metrics::producer_reset();
+            self.halt(Error::Doubt { topic: Arc::clone(topic), partition, why });
+        }
     }
 
     /// Takes a request off the lists.
@@ -268,12 +316,12 @@ impl Machine {
     fn place(&mut self, topic: &Arc<str>, number: i32) -> usize {
         let Topic { places, leaders, .. } = self.topics.entry(Arc::clone(topic)).or_default();
         let partitions = &mut self.partitions;
-        let (identity, longest_pause) = (self.identity, self.settings.longest_pause);
+        let longest_pause = self.settings.longest_pause;
         *places.entry(number).or_insert_with(|| {
             partitions.push(Partition {
                 topic: Arc::clone(topic),
                 number,
-                queue: Queue::new(identity, longest_pause),
+                queue: Queue::new(longest_pause),
                 leader: leaders.get(&number).copied().flatten(),
                 on: None,
                 listed: false,

@@ -5,18 +5,24 @@
 //! events and the time go in, actions come out. `driver` carries them out.
 //!
 //! Every batch bears a producer id, its epoch and a sequence number, by which a broker knows a
-//! resend from a new batch. `acks` is `all`, always.
+//! resend from a new batch. `acks` is `all`, always. Before anything is written the topics are taken
+//! ([`Producer::take`]): whoever wrote there before is shut out, and what is stored is read back.
+//! Whenever an answer leaves a doubt about what is stored, nothing more is sent, and they are to be
+//! taken anew.
 //!
 //! **Invariants.** The batches of a partition are stored in the order in which they were submitted.
-//! A delivery means stored. Nothing is given up: what does not heal by itself is an [`Error`], and
-//! what only time can heal is waited for.
+//! A delivery means stored. What does not heal by itself is an [`Error`], and what only time can heal
+//! is waited for.
 
 mod ask;
+mod claim;
 mod driver;
 mod machine;
 mod queue;
 #[cfg(test)]
 mod simulation;
+mod tail;
+mod taking;
 #[cfg(test)]
 mod tests;
 mod trouble;
@@ -34,41 +40,55 @@ use tokio::{
     task::JoinHandle,
 };
 
+pub use self::claim::{Claim, Read, ReadBack, Taken};
 use self::{
     driver::{Command, Driver, Ends},
     machine::{Machine, Settings},
-    queue::Identity,
 };
 use super::{Compression, Options, error::Error, topics::Topic};
 use crate::{
     batch::{Batch, Codec},
+    retry::Disposition,
     sink::Delivery,
+    stored::Stored,
 };
+
+/// A topic that was looked up.
+#[derive(Debug)]
+pub struct Met {
+    /// What it is like.
+    pub topic: Topic,
+    /// What of ours is stored there, if the topics are ours and this one was just taken.
+    pub stored: Option<Stored>,
+}
 
 /// The handle to the task that does the work.
 pub struct Producer {
     commands: mpsc::UnboundedSender<Command>,
-    deliveries: mpsc::UnboundedReceiver<Result<Delivery, Error>>,
+    deliveries: mpsc::UnboundedReceiver<(u64, Result<Delivery, Error>)>,
+    /// Counts takings.
+    generation: u64,
     in_flight: Arc<AtomicUsize>,
     trouble: watch::Receiver<Option<String>>,
     task: JoinHandle<()>,
 }
 
 impl Producer {
-    /// Reaches Kafka through any of the brokers, gets a producer id and starts the task.
+    /// Reaches Kafka through any of the brokers and starts the task. Nothing is sent before
+    /// [`Self::take`].
     ///
     /// # Errors
     /// No broker could be reached, or they refuse us.
     pub async fn connect(options: Options) -> Result<Self, Error> {
-        let (nodes, (id, epoch)) = ask::bootstrap(&options).await?;
-        tracing::debug!(producer_id = id, epoch, brokers = nodes.len(), "Kafka was reached");
+        let nodes = ask::bootstrap(&options).await?;
+        tracing::debug!(brokers = nodes.len(), "Kafka was reached");
         let settings = Settings {
             codec: codec(options.compression),
             longest_pause: options.retry_max,
             metadata_max_age: options.metadata_max_age,
             user: options.sasl.as_ref().map(|login| login.user.clone()),
         };
-        let machine = Machine::new(settings, Identity { id, epoch });
+        let machine = Machine::new(settings);
         let (commands, command_ends) = mpsc::unbounded_channel();
         let (delivery_ends, deliveries) = mpsc::unbounded_channel();
         let (trouble_ends, trouble) = watch::channel(None);
@@ -81,17 +101,39 @@ impl Producer {
         };
         let driver = Driver::new(Arc::new(options), machine, nodes, ends);
         let task = tokio::spawn(driver.run());
-        Ok(Self { commands, deliveries, in_flight, trouble, task })
+        Ok(Self { commands, deliveries, generation: 0, in_flight, trouble, task })
+    }
+
+    /// Makes every topic that was looked up ours, and reads back what of ours they hold. Everything
+    /// that was submitted and is not delivered is given up: the caller sends again what is not among
+    /// [`Taken::stored`]. Waits as long as Kafka cannot do it.
+    ///
+    /// Only for whoever is the one that may write: it shuts out everybody else, and would shut out
+    /// its own successor.
+    ///
+    /// # Errors
+    /// The topics cannot be taken, or another process took them in the middle of it.
+    pub async fn take(&mut self, claim: Claim) -> Result<Taken, Error> {
+        self.generation += 1;
+        let (reply, answer) = oneshot::channel();
+        let generation = self.generation;
+        let _ = self.commands.send(Command::Take { claim, generation, reply });
+        self.answer(answer).await
     }
 
     /// Looks a topic up, and creates it if that is wanted. Waits as long as no broker answers.
-    /// Batches for it are then cut to its `max.message.bytes` before they are sent.
+    /// Batches for it are then cut to its `max.message.bytes` before they are sent. If the topics are
+    /// ours it is taken as well.
     ///
     /// # Errors
-    /// The topic cannot be used.
-    pub async fn topic(&mut self, name: &str) -> Result<Topic, Error> {
+    /// The topic cannot be used, or taken.
+    pub async fn topic(&mut self, name: &str) -> Result<Met, Error> {
         let (reply, answer) = oneshot::channel();
         let _ = self.commands.send(Command::Topic { name: name.to_owned(), reply });
+        self.answer(answer).await
+    }
+
+    async fn answer<T>(&mut self, answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, Error> {
         match answer.await {
             Ok(result) => result,
             // The task has ended: its reason is the next delivery.
@@ -113,16 +155,19 @@ impl Producer {
     /// The next stored batch. Cancel-safe. Waits for ever while nothing is on its way.
     ///
     /// # Errors
-    /// The first one is the last: nothing more will be delivered.
+    /// Nothing more will be delivered: by [`Error::disposition`] until the topics are taken anew, or
+    /// at all.
     pub async fn delivered(&mut self) -> Result<Delivery, Error> {
-        match self.deliveries.recv().await {
-            Some(Ok(delivery)) => {
+        while let Some((generation, delivery)) = self.deliveries.recv().await {
+            if let Ok(delivery) = &delivery {
                 self.in_flight.fetch_sub(delivery.batch.bytes.len(), Ordering::Relaxed);
-                Ok(delivery)
             }
-            Some(Err(error)) => Err(error),
-            None => std::future::pending().await, // its error was told
+            let last = matches!(&delivery, Err(error) if error.disposition() != Disposition::Retry);
+            if generation == self.generation || last {
+                return delivery;
+            }
         }
+        std::future::pending().await // its error was told
     }
 
     /// Bytes held: batches not yet delivered, and the copies of them in requests.
@@ -150,7 +195,7 @@ impl Producer {
     }
 
     async fn failed(&mut self) -> Option<Error> {
-        while let Some(delivery) = self.deliveries.recv().await {
+        while let Some((_, delivery)) = self.deliveries.recv().await {
             if let Err(error) = delivery {
                 return Some(error);
             }

@@ -7,7 +7,8 @@
 //! **Invariants.** While more than one batch is under way the broker knows our id: one that does
 //! not takes *any* sequence number, so that a batch could overtake the failed one before it. So
 //! the first batch after a failure, a new epoch or a long silence goes alone. What is under way is
-//! always the front of the queue.
+//! always the front of the queue. Batches are never numbered anew: where their numbers are of no
+//! use any more, only reading the topic can tell what is stored.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -26,22 +27,11 @@ const KNOWN_FOR: Duration = Duration::from_mins(1);
 /// The first pause after a failure: longer than a controlled change of leader takes.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
-/// Who the broker thinks is writing. It counts sequence numbers per partition and epoch.
+/// Who the broker thinks is writing. It counts sequence numbers per partition and epoch, from 0.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Identity {
     pub(super) id: i64,
     pub(super) epoch: i16,
-}
-
-impl Identity {
-    /// The next epoch of the same id, which a producer may take by itself: it begins at sequence 0
-    /// and shuts out bytes of the old one that are still on their way. `None` after the last.
-    pub(super) const fn raised(self) -> Option<Self> {
-        match self.epoch.checked_add(1) {
-            Some(epoch) => Some(Self { id: self.id, epoch }),
-            None => None,
-        }
-    }
 }
 
 /// A batch, or what a batch was split into, on its way.
@@ -82,25 +72,20 @@ pub(super) enum Failure {
     TooLarge,
 }
 
-/// What must be done once nothing is under way.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Cure {
-    /// Number everything anew; under a new id if no epoch of the old one is of use.
-    Renumber { new_id: bool },
-    /// Halve this part.
-    Split(u64),
-}
-
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Queue {
     parts: VecDeque<Part>,
-    identity: Identity,
+    /// `None`: the partition was not taken, and nothing may be sent to it.
+    identity: Option<Identity>,
     next_sequence: i32,
     under_way: usize,
     /// A batch failed; those sent with it are still to be answered.
     stalled: bool,
-    cure: Option<Cure>,
+    /// A part that must be halved once nothing is under way.
+    too_large: Option<u64>,
+    /// The broker does not go on with our numbers.
+    doubt: bool,
     paused_until: Option<Instant>,
     backoff: Backoff,
     /// When the broker last stored something of this identity.
@@ -108,28 +93,34 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    pub(super) fn new(identity: Identity, longest_pause: Duration) -> Self {
+    pub(super) fn new(longest_pause: Duration) -> Self {
         Self {
             parts: VecDeque::new(),
-            identity,
+            identity: None,
             next_sequence: 0,
             under_way: 0,
             stalled: false,
-            cure: None,
+            too_large: None,
+            doubt: false,
             paused_until: None,
             backoff: Backoff::new(FIRST_PAUSE.min(longest_pause), longest_pause),
             known_at: None,
         }
     }
 
+    /// The partition was taken: whoever wrote there before is shut out.
+    pub(super) const fn own(&mut self, identity: Identity) {
+        self.identity = Some(identity);
+    }
+
+    /// Whether anything may be sent.
+    pub(super) const fn is_ours(&self) -> bool {
+        self.identity.is_some()
+    }
+
     /// Takes an unsealed batch.
     pub(super) fn push(&mut self, id: u64, parcel: u64, records: u32, bytes: Arc<Vec<u8>>) {
         self.parts.push_back(Part::new(id, parcel, records, bytes, None));
-    }
-
-    /// The broker may not know the id any more: the next batch goes alone.
-    pub(super) const fn unknown(&mut self) {
-        self.known_at = None;
     }
 
     /// Whether something is still to be sent, now or later.
@@ -150,7 +141,8 @@ impl Queue {
     pub(super) fn ready_at(&self, now: Instant) -> Option<Instant> {
         let known = self.known_at.is_some_and(|at| now.duration_since(at) < KNOWN_FOR);
         let window = if known { WINDOW } else { 1 };
-        let open = !self.stalled && self.cure.is_none() && self.under_way < window;
+        let sound = self.identity.is_some() && !self.doubt;
+        let open = sound && !self.stalled && self.too_large.is_none() && self.under_way < window;
         (open && self.has_waiting()).then(|| self.paused_until.unwrap_or(now).max(now))
     }
 
@@ -161,6 +153,7 @@ impl Queue {
 
     /// The next part, sealed and counted as under way. Only when [`Self::ready_at`] says so.
     pub(super) fn send(&mut self) -> Option<&Part> {
+        let identity = self.identity?;
         let part = self.parts.get_mut(self.under_way)?;
         debug_assert!(!part.under_way, "what is under way is not the front");
         let sequence = match part.sequence {
@@ -172,7 +165,7 @@ impl Queue {
             }
         };
         if !part.sealed {
-            part.seal(self.identity, sequence);
+            part.seal(identity, sequence);
         }
         part.under_way = true;
         self.under_way += 1;
@@ -201,12 +194,10 @@ impl Queue {
         let Some(part) = self.parts.get_mut(at) else { return };
         part.under_way = false;
         match why {
-            Failure::OutOfOrder if at > 0 => {}
-            Failure::OutOfOrder => self.cure = Some(Cure::Renumber { new_id: false }),
-            Failure::Fenced => self.cure = Some(Cure::Renumber { new_id: true }),
+            Failure::OutOfOrder => self.doubt |= at == 0,
+            Failure::Fenced => self.doubt = true,
             Failure::TooLarge => {
-                // Renumbering comes first if both are due; this answer will come again.
-                self.cure.get_or_insert(Cure::Split(id));
+                self.too_large.get_or_insert(id); // the answers to others will come again
             }
             Failure::InDoubt | Failure::Refused => {
                 part.in_doubt |= why == Failure::InDoubt;
@@ -225,7 +216,7 @@ impl Queue {
         let stored = |part: &Part| part.overtaken && part.in_doubt && !part.under_way;
         let at = self.parts.iter().position(stored)?;
         let part = self.parts.remove(at)?;
-        self.cure = self.cure.filter(|&cure| cure != Cure::Split(part.id));
+        self.too_large = self.too_large.filter(|&id| id != part.id);
         Some(part)
     }
 
@@ -236,47 +227,19 @@ impl Queue {
         }
     }
 
-    /// What to do now that nothing is under way, if anything.
-    pub(super) fn cure(&self) -> Option<Cure> {
-        self.cure.filter(|_| self.under_way == 0)
+    /// The part to halve, now that nothing is under way.
+    pub(super) fn too_large(&self) -> Option<u64> {
+        self.too_large.filter(|_| self.under_way == 0)
     }
 
-    /// Whether the numbers are of no use any more.
-    pub(super) const fn must_renumber(&self) -> bool {
-        matches!(self.cure, Some(Cure::Renumber { .. }))
+    /// Whether only reading the topic can tell what is stored.
+    pub(super) const fn in_doubt(&self) -> bool {
+        self.doubt
     }
 
     /// Whether a failure keeps everything back.
     pub(super) const fn stalled(&self) -> bool {
         self.stalled
-    }
-
-    /// Who writes.
-    pub(super) const fn identity(&self) -> Identity {
-        self.identity
-    }
-
-    /// Everything not stored is numbered from 0 under `identity`. Gives the number of records that
-    /// the broker may hold already, and will now hold twice.
-    pub(super) fn renumber(&mut self, identity: Identity, now: Instant, random: u32) -> u64 {
-        debug_assert_eq!(self.under_way, 0, "an answer to the old numbers is still to come");
-        self.identity = identity;
-        self.next_sequence = 0;
-        self.known_at = None;
-        self.cure = None;
-        // A broker that refuses every epoch must not be asked in a tight loop.
-        self.paused_until = Some(now + self.backoff.next(random));
-        let mut repeated = 0;
-        for part in &mut self.parts {
-            if part.in_doubt {
-                repeated += u64::from(part.records);
-            }
-            part.sequence = None;
-            part.sealed = false;
-            part.in_doubt = false;
-            part.overtaken = false;
-        }
-        repeated
     }
 
     /// The part with this name.
@@ -288,7 +251,7 @@ impl Queue {
     /// count records, so those of the batches behind it stay as they are. What a broker may hold of
     /// the whole, it may hold of the halves: the topic's limit may have been lowered in between.
     pub(super) fn split(&mut self, id: u64, halves: [(u64, u32, Arc<Vec<u8>>); 2]) {
-        self.cure = None;
+        self.too_large = None;
         let Some(at) = self.parts.iter().position(|part| part.id == id) else { return };
         let Some(whole) = self.parts.remove(at) else { return };
         let mut sequence = whole.sequence;
@@ -337,7 +300,8 @@ mod tests {
     const LONGEST: Duration = Duration::from_secs(1);
 
     fn queue(batches: u64) -> Queue {
-        let mut queue = Queue::new(Identity { id: 1, epoch: 0 }, LONGEST);
+        let mut queue = Queue::new(LONGEST);
+        queue.own(Identity { id: 1, epoch: 0 });
         for id in 1..=batches {
             queue.push(id, id, 1, Arc::new(vec![0; 61]));
         }
@@ -377,7 +341,7 @@ mod tests {
         queue.push(5, 5, 1, Arc::new(vec![0; 61]));
         assert_eq!(queue.ready_at(now), None);
         queue.failed(4, Failure::OutOfOrder, now, u32::MAX);
-        assert_eq!(queue.cure(), None); // only consequences
+        assert!(!queue.in_doubt()); // only consequences
         assert_eq!(queue.ready_at(now), Some(now + FIRST_PAUSE));
         assert_eq!(send(&mut queue, now + FIRST_PAUSE), [2]);
     }
@@ -412,7 +376,7 @@ mod tests {
         queue.failed(3, Failure::InDoubt, now, 0);
         queue.failed(4, Failure::TooLarge, now, 0);
         queue.failed(5, Failure::Refused, now, 0);
-        assert_eq!(queue.cure(), Some(Cure::Split(4)));
+        assert_eq!(queue.too_large(), Some(4));
         queue.split(4, [6, 7].map(|id| (id, 1, Arc::new(vec![0; 61]))));
         let now = now + LONGEST;
         assert_eq!(send(&mut queue, now), [3]);
@@ -427,24 +391,20 @@ mod tests {
     }
 
     #[test]
-    fn renumbering_begins_at_zero_and_says_what_may_be_twice() {
+    fn a_gap_before_the_first_batch_leaves_only_doubt() {
         let now = Instant::now();
         let mut queue = queue(3);
         send(&mut queue, now);
         queue.stored(1, now).unwrap();
         send(&mut queue, now);
-        queue.failed(2, Failure::InDoubt, now, 0);
-        queue.failed(3, Failure::InDoubt, now, 0);
-        let later = now + LONGEST;
-        assert_eq!(send(&mut queue, later), [2]);
-        queue.failed(2, Failure::OutOfOrder, later, 0);
-        assert_eq!(queue.cure(), Some(Cure::Renumber { new_id: false }));
-        let raised = queue.identity().raised().unwrap();
-        assert_eq!(queue.renumber(raised, later, 0), 2);
-        assert_eq!(send(&mut queue, later + LONGEST), [2]);
-        let bytes = &queue.part(2).unwrap().bytes;
-        assert_eq!(bytes[43..57], [0, 0, 0, 0, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0]);
-        assert_eq!(Identity { id: 1, epoch: i16::MAX }.raised(), None);
+        queue.failed(3, Failure::OutOfOrder, now, 0);
+        assert!(!queue.in_doubt());
+        queue.failed(2, Failure::OutOfOrder, now, 0);
+        assert!(queue.in_doubt());
+        let mut other = self::queue(1);
+        send(&mut other, now);
+        other.failed(1, Failure::Fenced, now, 0);
+        assert!(other.in_doubt());
     }
 
     #[test]

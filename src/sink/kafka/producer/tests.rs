@@ -19,7 +19,7 @@ use crate::{
     net::TcpOptions,
     progress::Ledger,
     retry::{Disposition, Exit},
-    sink::kafka::TopicOptions,
+    sink::kafka::{Doubt, TopicOptions},
 };
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -27,6 +27,7 @@ const PRODUCE: i16 = 0;
 const METADATA: i16 = 3;
 const API_VERSIONS: i16 = 18;
 const INIT_PRODUCER_ID: i16 = 22;
+const DESCRIBE_CONFIGS: i16 = 32;
 
 /// What the broker does about a request.
 enum Act {
@@ -59,6 +60,11 @@ impl Script {
                 let id = self.producer_ids.to_be_bytes();
                 Act::Answer([&[0; 6], id.as_slice(), &[0; 2]].concat())
             }
+            // It may not be asked.
+            (DESCRIBE_CONFIGS, _) => {
+                let one = [0, 0, 0, 1, 0, 29, 0xff, 0xff, 2, 0, 1, b't', 0, 0, 0, 0];
+                Act::Answer([&[0; 4], one.as_slice()].concat())
+            }
             (PRODUCE, _) => {
                 self.seen.push((Instant::now(), body));
                 let next =
@@ -71,8 +77,14 @@ impl Script {
 }
 
 fn versions(code: i16) -> Vec<u8> {
-    let ranges = [(PRODUCE, 3), (METADATA, 4), (API_VERSIONS, 0), (INIT_PRODUCER_ID, 0)];
-    let mut body = [code.to_be_bytes().as_slice(), &4_i32.to_be_bytes()].concat();
+    let ranges = [
+        (PRODUCE, 3),
+        (METADATA, 4),
+        (API_VERSIONS, 0),
+        (INIT_PRODUCER_ID, 0),
+        (DESCRIBE_CONFIGS, 1),
+    ];
+    let mut body = [code.to_be_bytes().as_slice(), &5_i32.to_be_bytes()].concat();
     for (key, version) in ranges {
         body.extend([key, version, version].into_iter().flat_map(i16::to_be_bytes));
     }
@@ -155,7 +167,15 @@ async fn producer(script: Script) -> (Producer, Arc<Mutex<Script>>) {
             config: BTreeMap::new(),
         },
     };
-    (Producer::connect(options).await.unwrap(), script)
+    let mut producer = Producer::connect(options).await.unwrap();
+    producer.topic("t").await.unwrap();
+    take(&mut producer).await;
+    (producer, script)
+}
+
+async fn take(producer: &mut Producer) {
+    let claim = Claim { transactional_id: None, read_back: None };
+    producer.take(claim).await.unwrap();
 }
 
 fn batch() -> Batch {
@@ -212,9 +232,9 @@ async fn a_batch_whose_answer_was_lost_is_sent_again_byte_for_byte() {
 
 #[tokio::test]
 async fn a_partition_without_a_leader_is_waited_for() {
-    // The first is what connecting asks for.
-    let script = Script { leaders: [vec![0], vec![-1; 6]].concat(), ..Script::default() };
+    let script = Script { produce: vec![Some((0, 6))], ..Script::default() };
     let (mut producer, script) = producer(script).await;
+    script.lock().unwrap().leaders = vec![-1; 6];
     producer.submit(batch());
     let told = async {
         while producer.trouble().as_deref() != Some("t[0] has no leader") {
@@ -224,24 +244,33 @@ async fn a_partition_without_a_leader_is_waited_for() {
     tokio::time::timeout(LIMIT, told).await.expect("it says what it waits for");
     next(&mut producer).await.unwrap();
     assert_eq!(producer.trouble(), None);
-    assert_eq!(script.lock().unwrap().seen.len(), 1);
+    assert_eq!(script.lock().unwrap().seen.len(), 2);
 }
 
 #[tokio::test]
-async fn a_lost_sequence_begins_a_new_epoch_and_a_fenced_one_a_new_id() {
+async fn a_lost_sequence_leaves_a_doubt_until_the_topics_are_taken_anew() {
     let script = Script { produce: vec![Some((0, 45)), Some((0, 47))], ..Script::default() };
     let (mut producer, script) = producer(script).await;
+    for code in [45, 47] {
+        producer.submit(batch());
+        let error = next(&mut producer).await.unwrap_err();
+        assert_eq!(error.disposition(), Disposition::Retry);
+        assert!(matches!(error, Error::Doubt { why: Doubt::Refused(told), .. } if told == code));
+        producer.submit(batch()); // goes nowhere
+        take(&mut producer).await;
+        assert_eq!(producer.in_flight(), 0);
+    }
     producer.submit(batch());
     next(&mut producer).await.unwrap();
     let script = script.lock().unwrap();
-    // Producer id and epoch in the last bytes of the request, of which the batch is the end.
+    // Producer id and sequence in the last bytes of the request, of which the batch is the end.
     let size = batch().bytes.len();
     let identities = script.seen.iter().map(|(_, body)| {
         let batch = &body[body.len() - size..];
         let id = i64::from_be_bytes(batch[43..51].try_into().unwrap());
-        (id, i16::from_be_bytes(batch[51..53].try_into().unwrap()))
+        (id, i32::from_be_bytes(batch[53..57].try_into().unwrap()))
     });
-    assert_eq!(identities.collect::<Vec<_>>(), [(1, 0), (1, 1), (2, 0)]);
+    assert_eq!(identities.collect::<Vec<_>>(), [(1, 0), (2, 0), (3, 0)]);
 }
 
 #[tokio::test]

@@ -17,8 +17,6 @@ pub(super) enum What {
     Partition(usize),
     /// The cluster's metadata.
     Metadata,
-    /// A producer id of the cluster.
-    ProducerId,
 }
 
 /// How long nothing must be in trouble until it is over: a broker that has just come back answers, for
@@ -48,7 +46,8 @@ impl Troubles {
         } else {
             debug!("{text}");
         }
-        self.changed |= self.open.insert(what, text).is_none();
+        let before = self.open.insert(what, text);
+        self.changed |= before.as_ref() != self.open.get(&what);
     }
 
     /// `what` works.
@@ -63,6 +62,16 @@ impl Troubles {
     pub(super) fn keep_brokers(&mut self, needed: impl Fn(i32) -> bool, now: Instant) {
         let before = self.open.len();
         self.open.retain(|what, _| !matches!(what, What::Broker(id) if !needed(*id)));
+        if self.open.len() < before {
+            self.changed = true;
+            self.ended(now);
+        }
+    }
+
+    /// What was to be sent is given up.
+    pub(super) fn forget_partitions(&mut self, now: Instant) {
+        let before = self.open.len();
+        self.open.retain(|what, _| !matches!(what, What::Partition(_)));
         if self.open.len() < before {
             self.changed = true;
             self.ended(now);

@@ -11,7 +11,7 @@ use crate::{
         Delivery,
         kafka::{
             codes::{self, Named, Verdict},
-            error::Refusal,
+            error::{Doubt, Refusal},
         },
     },
 };
@@ -75,15 +75,18 @@ impl Machine {
             Verdict::Halt(..) => return self.refused(broker, answer),
         };
         self.fail(place, part, failure, now, random);
-        // That a batch is too large, or out of order behind one that failed, is no trouble.
-        let consequence = matches!(failure, Failure::TooLarge)
-            || failure == Failure::OutOfOrder && !self.must_renumber(place);
-        if !consequence {
-            let name = Named(answer.code).to_string();
-            let Some(partition) = self.partitions.get(place) else { return };
-            let text = format!("{}[{}]: {name}", partition.topic, partition.number);
-            self.troubles.begin(What::Partition(place), &name, text, now);
-            metrics::retry(codes::name(answer.code));
+        match failure {
+            Failure::InDoubt | Failure::Refused => {
+                let name = Named(answer.code).to_string();
+                let text = format!("{}[{}]: {name}", answer.topic, answer.partition);
+                self.troubles.begin(What::Partition(place), &name, text, now);
+                metrics::retry(codes::name(answer.code));
+            }
+            // Too large, or out of order behind one that failed: no trouble.
+            Failure::TooLarge | Failure::OutOfOrder | Failure::Fenced => {}
+        }
+        if self.partitions.get(place).is_some_and(|partition| partition.queue.in_doubt()) {
+            self.doubt(&answer.topic, answer.partition, Doubt::Refused(answer.code));
         }
     }
 
@@ -102,10 +105,6 @@ impl Machine {
             message: answer.message.or(reason).filter(|text| !text.is_empty()),
         };
         self.halt(refusal.into());
-    }
-
-    fn must_renumber(&self, place: usize) -> bool {
-        self.partitions.get(place).is_some_and(|partition| partition.queue.must_renumber())
     }
 
     fn stored(&mut self, place: usize, part: u64, base_offset: i64, now: Instant) {

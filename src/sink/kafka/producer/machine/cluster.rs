@@ -3,7 +3,7 @@
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{BTreeMap, Errand, Failure, Identity, Leaders, Link, Machine, Topic, What, metrics};
+use super::{Arc, BTreeMap, Doubt, Failure, Leaders, Link, Machine, Topic, What, metrics};
 use crate::sink::kafka::codes::{self, Named};
 
 impl Machine {
@@ -61,17 +61,24 @@ impl Machine {
     /// Who leads what now. Topics that are not named are left as they are.
     pub(in super::super) fn leaders(&mut self, topics: Vec<Leaders>, now: Instant, random: u32) {
         self.troubles.end(What::Metadata, now);
-        let mut complete = true;
+        let (mut complete, mut doubt) = (true, None);
         for Leaders { topic, code, id, leaders } in topics {
             let Some(known) = self.topics.get_mut(&topic) else { continue };
             let anew = code == codes::NONE && known.look(&topic, id, leaders.len());
+            known.away |= code == codes::UNKNOWN_TOPIC_OR_PARTITION;
             for (&number, &place) in &known.places {
                 let Some(partition) = self.partitions.get_mut(place) else { continue };
                 partition.leader = leaders.get(&number).copied().flatten();
                 if anew {
-                    partition.queue.unknown();
+                    doubt = Some((Arc::clone(&topic), number, Doubt::MadeAnew));
                 }
-                if partition.leader.is_some() || partition.queue.is_empty() {
+                if partition.queue.is_empty() {
+                    continue;
+                }
+                if partition.leader.is_some() {
+                    if !partition.queue.is_ours() {
+                        doubt = Some((Arc::clone(&topic), number, Doubt::NotTaken));
+                    }
                     continue;
                 }
                 complete = false;
@@ -91,6 +98,9 @@ impl Machine {
         let partitions = &self.partitions;
         let leads = |id| partitions.iter().any(|p| p.leader == Some(id) && !p.queue.is_empty());
         self.troubles.keep_brokers(leads, now);
+        if let Some((topic, number, why)) = doubt {
+            self.doubt(&topic, number, why);
+        }
     }
 
     /// No broker told who leads.
@@ -98,20 +108,6 @@ impl Machine {
         self.metadata.failed(now, random);
         metrics::retry("metadata");
         self.troubles.begin(What::Metadata, "metadata", format!("no metadata: {why}"), now);
-    }
-
-    /// The cluster gave a producer id.
-    pub(in super::super) fn identity(&mut self, identity: Identity, now: Instant) {
-        self.identity = identity;
-        self.producer_id = Errand::new(self.settings.longest_pause);
-        self.troubles.end(What::ProducerId, now);
-    }
-
-    /// It did not.
-    pub(in super::super) fn identity_failed(&mut self, why: &str, now: Instant, random: u32) {
-        self.producer_id.failed(now, random);
-        metrics::retry("producer id");
-        self.troubles.begin(What::ProducerId, "producer id", format!("no producer id: {why}"), now);
     }
 }
 
@@ -124,7 +120,9 @@ impl Topic {
         if id.is_some() && id == self.replaced {
             return false; // that broker does not know the new one yet
         }
-        let anew = matches!((self.id, id), (Some(before), Some(now)) if before != now);
+        // A broker older than 2.8 tells no ids: then one that was away is taken for another.
+        let away = std::mem::take(&mut self.away) && id.is_none();
+        let anew = away || matches!((self.id, id), (Some(before), Some(now)) if before != now);
         if anew {
             self.replaced = self.id;
             self.count = count;

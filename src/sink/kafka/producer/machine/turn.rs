@@ -1,12 +1,10 @@
-//! One turn of the machine: mend what broke, then send what may be sent.
+//! One turn of the machine: halve what is too large, then send what may be sent.
 
 use std::collections::BTreeMap;
 
 use tokio::time::Instant;
-use tracing::info;
 
-use super::{Arc, Link, Machine, PartitionRecords, Request, What, metrics};
-use crate::sink::kafka::producer::queue::Cure;
+use super::{Arc, Link, Machine, PartitionRecords, Request};
 
 /// Requests to one broker that are not answered yet. It carries out those of one connection one
 /// after the other; more than these only wait there.
@@ -25,8 +23,6 @@ pub(in super::super) enum Action {
     Connect { broker: i32 },
     /// Ask who leads the partitions of these topics.
     Metadata { topics: Vec<Arc<str>> },
-    /// Ask for a producer id.
-    ProducerId,
 }
 
 /// What came of a turn.
@@ -52,10 +48,10 @@ impl Turn {
 
 impl Machine {
     /// Everything that can be done now.
-    pub(in super::super) fn turn(&mut self, now: Instant, random: u32) -> Turn {
+    pub(in super::super) fn turn(&mut self, now: Instant) -> Turn {
         let mut turn = Turn::default();
-        self.mend_all(now, random);
-        while self.round(&mut turn, now) {}
+        self.split_all();
+        while !self.in_doubt && self.round(&mut turn, now) {}
         self.errands(&mut turn, now);
         turn
     }
@@ -171,51 +167,14 @@ impl Machine {
             }
             Err(at) => at.into_iter().for_each(|at| turn.wake_at(at)),
         }
-        match self.producer_id.due(now) {
-            Ok(()) => {
-                self.producer_id.asked = true;
-                turn.actions.push(Action::ProducerId);
-            }
-            Err(at) => at.into_iter().for_each(|at| turn.wake_at(at)),
-        }
     }
 
-    fn mend_all(&mut self, now: Instant, random: u32) {
+    fn split_all(&mut self) {
         for at in 0..self.active.len() {
             let Some(&place) = self.active.get(at) else { return };
-            match self.partitions.get(place).and_then(|partition| partition.queue.cure()) {
-                None => {}
-                Some(Cure::Split(part)) => self.split(place, part),
-                Some(Cure::Renumber { new_id }) => self.renumber(place, new_id, now, random),
+            if let Some(part) = self.partitions.get(place).and_then(|p| p.queue.too_large()) {
+                self.split(place, part);
             }
         }
-    }
-
-    /// The broker does not know our numbers, or knows others: it gets new ones that it must take.
-    ///
-    /// Only this partition does, as the answers of the others still mean what they say: what was
-    /// stored there must not be stored again because of this one. The next epoch shuts out what of
-    /// the old one may still be on its way; a new id cannot do that, so it is the last resort.
-    fn renumber(&mut self, place: usize, new_id: bool, now: Instant, random: u32) {
-        let newest = self.identity;
-        let Some(partition) = self.partitions.get_mut(place) else { return };
-        let queue = &mut partition.queue;
-        let fresh = Some(newest).filter(|newest| newest.id != queue.identity().id);
-        let raised = queue.identity().raised().filter(|_| !new_id);
-        let Some(identity) = raised.or(fresh) else {
-            self.producer_id.wanted = true;
-            return;
-        };
-        let repeated = queue.renumber(identity, now, random);
-        let (topic, number) = (&partition.topic, partition.number);
-        metrics::producer_reset();
-        info!(
-            producer_id = identity.id,
-            epoch = identity.epoch,
-            "{topic}[{number}]: the broker does not go on with our sequence; what is not \
-             acknowledged is sent under a new epoch, and {repeated} records may be there twice"
-        );
-        let text = format!("{topic}[{number}] begins a new epoch");
-        self.troubles.begin(What::Partition(place), "new epoch", text, now);
     }
 }

@@ -64,6 +64,24 @@ impl Log {
         self.acknowledge()
     }
 
+    /// A marker of this epoch, which all replicas have: nothing of an older one is taken any more.
+    pub(super) fn fence(&mut self, id: i64, epoch: i16) {
+        let marker = Entry { id, epoch, first: -1, last: -1, values: Vec::new() };
+        remember(&mut self.memory, &marker, 5);
+        self.entries.push(marker);
+        self.replicated = self.entries.len();
+    }
+
+    /// How many values it holds.
+    pub(super) fn values(&self) -> u64 {
+        self.entries.iter().map(|entry| entry.values.len() as u64).sum()
+    }
+
+    /// Of those that all replicas have.
+    pub(super) fn replicated_values(&self) -> u64 {
+        self.entries.iter().take(self.replicated).map(|entry| entry.values.len() as u64).sum()
+    }
+
     pub(super) fn acknowledge(&mut self) -> i16 {
         if self.slow_replicas {
             return TIMED_OUT;
@@ -85,6 +103,9 @@ fn remember(memory: &mut HashMap<i64, Memory>, entry: &Entry, ranges: usize) {
     let known = memory.entry(entry.id).or_default();
     if known.epoch != entry.epoch {
         *known = Memory { epoch: entry.epoch, ranges: VecDeque::new() };
+    }
+    if entry.values.is_empty() {
+        return; // a marker
     }
     known.ranges.push_back((entry.first, entry.last));
     if known.ranges.len() > ranges {

@@ -1,0 +1,59 @@
+//! Whose the topics are to be, and what comes of taking them.
+
+use std::sync::Arc;
+
+use super::queue::Identity;
+use crate::{lsn::Lsn, stored::Stored};
+
+/// Who takes the topics, and what of theirs is to be read back.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// `transactional.id`: whoever wrote under it before is shut out. `None`: nobody is, and nothing
+    /// is read back, so that rows may be repeated.
+    pub transactional_id: Option<Arc<str>>,
+    /// How our records are told from others', if their names are to be read back.
+    pub read_back: Option<ReadBack>,
+}
+
+/// Which records are looked for, and how far.
+#[derive(Clone, Copy, Debug)]
+pub struct ReadBack {
+    /// The first field of the header `id`.
+    pub source: u64,
+    /// All below is confirmed, and comes no more.
+    pub from: Lsn,
+    /// Most bytes to fetch. What lies behind them may be repeated.
+    pub max_bytes: u64,
+    /// Most memory for names, in bytes. What it does not hold may be repeated.
+    pub memory: usize,
+}
+
+/// What taking the topics brought.
+#[derive(Debug)]
+pub struct Taken {
+    /// Names of our records at or above [`ReadBack::from`].
+    pub stored: Stored,
+    /// What was read.
+    pub read: Read,
+}
+
+/// How much was read back.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Read {
+    /// Partitions.
+    pub partitions: usize,
+    /// Bytes fetched.
+    pub bytes: u64,
+    /// Fetches.
+    pub requests: u64,
+    /// Partitions that were not read to the end, as a limit was reached.
+    pub cut: usize,
+}
+
+/// What the driver keeps of it.
+#[derive(Debug)]
+pub(super) struct Ours {
+    pub(super) identity: Identity,
+    pub(super) partitions: Vec<(Arc<str>, i32)>,
+    pub(super) taken: Taken,
+}

@@ -1,0 +1,229 @@
+//! One partition's end, read back: from its marker to the first record of ours that is confirmed.
+//!
+//! Plain code: it says from which offset to fetch, and is fed what came. First forward, from an
+//! offset that is before the marker, as something may have been appended until the marker shut it
+//! out; then backwards in growing steps, as Kafka reads only forward.
+//!
+//! **Must stay true.** A name goes into the set only if its record is stored and visible: below the
+//! high watermark, and, in a transaction, committed. What is not understood is not taken for ours.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{claim::ReadBack, queue::Identity};
+use crate::{
+    batch::log::{self, Entries, Marker},
+    retry::Disposition,
+    stored::{Name, Stored},
+};
+
+/// Offsets of the first step backwards; each next one is four times as long.
+const FIRST_STEP: i64 = 64;
+
+/// Records of one batch, unpacked: more than any batch of ours, and a bound for others'.
+const UNPACKED: usize = 128 << 20;
+
+/// What all partitions have in common.
+#[derive(Debug)]
+pub(super) struct Sight {
+    pub(super) identity: Identity,
+    pub(super) wanted: Option<ReadBack>,
+    pub(super) stored: Stored,
+    pub(super) bytes: u64,
+}
+
+/// Where the reading of one partition is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    /// To the marker.
+    Forward,
+    /// Over offsets from `start` to before `end`.
+    Back {
+        start: i64,
+        end: i64,
+        step: i64,
+    },
+    Done,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Tail {
+    pub(super) topic: Arc<str>,
+    pub(super) partition: i32,
+    pub(super) leader: i32,
+    /// From where it was read forward.
+    low: i64,
+    cursor: i64,
+    phase: Phase,
+    /// A record of ours that is confirmed was met.
+    met: bool,
+    /// It was not read to the end.
+    pub(super) cut: bool,
+    /// Nothing came of it in a request for several: it goes alone.
+    pub(super) alone: bool,
+    /// By producer, names in a transaction whose marker is still to come in this step.
+    open: HashMap<i64, Vec<Name>>,
+    /// The first marker of each producer in this step.
+    first: HashMap<i64, Marker>,
+    /// The first marker of each producer after this step.
+    later: HashMap<i64, Marker>,
+}
+
+impl Tail {
+    /// The marker is to come at or after `low`.
+    pub(super) fn new(topic: Arc<str>, partition: i32, leader: i32, low: i64) -> Self {
+        Self {
+            topic,
+            partition,
+            leader,
+            low,
+            cursor: low,
+            phase: Phase::Forward,
+            met: false,
+            cut: false,
+            alone: false,
+            open: HashMap::new(),
+            first: HashMap::new(),
+            later: HashMap::new(),
+        }
+    }
+
+    /// The offset to fetch from. `None`: all is known.
+    pub(super) fn wanted(&self) -> Option<i64> {
+        (self.phase != Phase::Done).then_some(self.cursor)
+    }
+
+    /// Whether the marker is still to come: a broker may be asked to wait for it.
+    pub(super) fn waits(&self) -> bool {
+        self.phase == Phase::Forward
+    }
+
+    /// Takes what a fetch from [`Self::wanted`] brought; `only`: it was asked about nothing else.
+    pub(super) fn feed(
+        &mut self,
+        sight: &mut Sight,
+        records: &[u8],
+        log_start: i64,
+        only: bool,
+    ) -> Result<(), log::Error> {
+        sight.bytes += records.len() as u64;
+        let mut came = false;
+        let mut entries = Entries::new(records);
+        for entry in entries.by_ref() {
+            let entry = entry?;
+            if entry.last_offset < self.cursor {
+                continue; // a broker gives whole batches
+            }
+            if let Phase::Back { start, end, .. } = &mut self.phase {
+                if entry.base_offset >= *end {
+                    came = true;
+                    self.cursor = *end;
+                    break;
+                }
+                *start = (*start).min(entry.base_offset);
+            }
+            came = true;
+            self.take(sight, &entry)?;
+            self.cursor = entry.last_offset + 1;
+            let mine =
+                entry.producer_id == sight.identity.id && entry.epoch == sight.identity.epoch;
+            if self.phase == Phase::Forward && mine && entry.marker.is_some() {
+                self.step_back(sight, log_start);
+                return Ok(());
+            }
+        }
+        // Entries older than the record batch were stepped over.
+        if let Some(next) = entries.next_offset().filter(|&next| next > self.cursor) {
+            (self.cursor, came) = (next, true);
+        }
+        let Phase::Back { end, .. } = self.phase else { return Ok(()) };
+        let nothing_there = !came && only;
+        self.alone = !came;
+        if self.cursor >= end || nothing_there {
+            self.step_back(sight, log_start);
+        }
+        Ok(())
+    }
+
+    /// What is older than `log_start` is gone.
+    pub(super) fn out_of_range(&mut self, sight: &mut Sight, log_start: i64) -> bool {
+        if self.phase == Phase::Forward {
+            return false;
+        }
+        self.cursor = self.cursor.max(log_start);
+        if let Phase::Back { end, .. } = self.phase
+            && self.cursor >= end
+        {
+            self.step_back(sight, log_start);
+        }
+        true
+    }
+
+    fn take(&mut self, sight: &mut Sight, entry: &log::Entry<'_>) -> Result<(), log::Error> {
+        if let Some(marker) = entry.marker {
+            let ended = self.open.remove(&entry.producer_id).unwrap_or_default();
+            if marker == Marker::Commit {
+                ended.iter().for_each(|name| sight.keep(name));
+            }
+            self.first.entry(entry.producer_id).or_insert(marker);
+            return Ok(());
+        }
+        let Some(wanted) = sight.wanted else { return Ok(()) };
+        let Self { open, met, .. } = self;
+        let read = entry.headers(b"id", UNPACKED, |_, value| {
+            let Some(name) = Name::parse(value).filter(|name| name.source == wanted.source) else {
+                return;
+            };
+            if name.commit < wanted.from {
+                *met = true;
+            } else if entry.transactional {
+                open.entry(entry.producer_id).or_default().push(name);
+            } else {
+                sight.keep(&name);
+            }
+        });
+        match read {
+            Err(error) if matches!(error.disposition(), Disposition::Halt(_)) => {
+                tracing::warn!(
+                    topic = &*self.topic,
+                    partition = self.partition,
+                    "passed over, as if it were not ours: {error}"
+                );
+                Ok(())
+            }
+            read => read,
+        }
+    }
+
+    /// The next step backwards, if one is needed.
+    fn step_back(&mut self, sight: &mut Sight, log_start: i64) {
+        for (producer, names) in self.open.drain() {
+            if self.later.get(&producer) == Some(&Marker::Commit) {
+                names.iter().for_each(|name| sight.keep(name));
+            }
+        }
+        self.later.extend(self.first.drain());
+        self.alone = false;
+        let (end, step) = match self.phase {
+            Phase::Forward => (self.low, FIRST_STEP),
+            Phase::Back { start, step, .. } => (start, step.saturating_mul(4)),
+            Phase::Done => return,
+        };
+        let over = sight.wanted.is_some_and(|wanted| sight.bytes >= wanted.max_bytes);
+        if self.met || sight.wanted.is_none() || end <= log_start {
+            self.phase = Phase::Done;
+        } else if over {
+            (self.phase, self.cut) = (Phase::Done, true);
+        } else {
+            let start = end.saturating_sub(step).max(log_start);
+            self.cursor = start;
+            self.phase = Phase::Back { start, end, step };
+        }
+    }
+}
+
+impl Sight {
+    fn keep(&mut self, name: &Name) {
+        self.stored.insert(name);
+    }
+}
