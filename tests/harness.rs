@@ -72,6 +72,30 @@ fn a_black_hole_swallows_nothing_and_gives_it_back() {
 }
 
 #[test]
+fn what_is_held_arrives_after_the_death_of_who_sent_it() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let proxy = Proxy::start(0, &listener.local_addr().unwrap().to_string());
+    let mut client = connect(&proxy);
+    let (mut server, _) = listener.accept().unwrap();
+    server.set_read_timeout(Some(LIMIT)).unwrap();
+    proxy.hold();
+    client.write_all(b"held").unwrap();
+    eventually(LIMIT, "it is held", || proxy.held() == 4);
+    // An answer passes; unread, it makes the client's end a reset.
+    server.write_all(b"answer").unwrap();
+    assert_eq!(client.peek(&mut [0; 8]).unwrap(), 6);
+    drop(client);
+    let _new = connect(&proxy);
+    let (mut other, _) = listener.accept().unwrap();
+    (&_new).write_all(b"new").unwrap();
+    assert_eq!(other.read(&mut [0; 8]).unwrap(), 3);
+    proxy.let_go();
+    let mut got = Vec::new();
+    server.read_to_end(&mut got).unwrap();
+    assert_eq!(got, b"held");
+}
+
+#[test]
 fn a_cut_resets_what_is_open_and_what_is_new() {
     let (proxy, mut client) = echo();
     eventually(LIMIT, "it is connected", || proxy.open() == 1);

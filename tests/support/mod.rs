@@ -59,6 +59,8 @@ impl Ports {
     pub const SOAK: Self = Self(8);
     /// `tests/quote_ident.rs`: names as PostgreSQL quotes them.
     pub const QUOTE_IDENT: Self = Self(9);
+    /// `tests/chaos.rs`: two instances, three brokers, faults in a random order.
+    pub const CHAOS: Self = Self(10);
 
     /// A PostgreSQL's port: `i` from 0 to 9.
     pub fn postgres(self, i: u16) -> u16 {

@@ -47,6 +47,10 @@ struct Shared {
     generation: AtomicU64,
     open: AtomicUsize,
     accepted: AtomicUsize,
+    /// What connections below this number send is kept.
+    hold_below: AtomicUsize,
+    /// Bytes that are kept.
+    held: AtomicUsize,
     gone: Mutex<bool>,
     /// From when on a slow link is free again, towards the server and towards the client.
     free: [Mutex<Option<Instant>>; 2],
@@ -58,6 +62,9 @@ const LOOK: Duration = Duration::from_millis(10);
 /// What the kernel may hold of a connection on either side. By itself it would take megabytes off a sender, who could not tell
 /// then whether a slow link moves.
 const KERNEL: usize = 64 * 1024;
+
+/// How long the server may answer what was let go, when the client is no more.
+const AFTERLIFE: Duration = Duration::from_secs(3);
 
 impl Proxy {
     /// Listens on `port` and connects to `target` (`host:port`) for each connection.
@@ -83,6 +90,8 @@ impl Proxy {
             generation: AtomicU64::new(0),
             open: AtomicUsize::new(0),
             accepted: AtomicUsize::new(0),
+            hold_below: AtomicUsize::new(0),
+            held: AtomicUsize::new(0),
             gone: Mutex::new(false),
             free: [Mutex::new(None), Mutex::new(None)],
         });
@@ -107,6 +116,28 @@ impl Proxy {
     pub fn cut_once(&self) {
         self.shared.generation.fetch_add(1, Ordering::SeqCst);
         self.set(Mode::Pass);
+    }
+
+    /// From now on keeps what the connections that are open now send, also beyond the death of their client; answers and new
+    /// connections pass.
+    pub fn hold(&self) {
+        self.shared.held.store(0, Ordering::SeqCst);
+        self.shared.hold_below.store(self.accepted(), Ordering::SeqCst);
+    }
+
+    /// Bytes that are held, or were held last.
+    pub fn held(&self) -> usize {
+        self.shared.held.load(Ordering::SeqCst)
+    }
+
+    /// Lets go what is held: it reaches the server now, as if the network had been slow.
+    pub fn let_go(&self) {
+        self.shared.hold_below.store(0, Ordering::SeqCst);
+    }
+
+    /// How the network behaves now: after a [`Mode::CutAfter`] that has cut it is [`Mode::Cut`].
+    pub fn mode(&self) -> Mode {
+        self.shared.mode()
     }
 
     /// Connections that are open now.
@@ -137,6 +168,10 @@ impl Shared {
 
     fn gone(&self) -> bool {
         *self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn holds(&self, number: usize) -> bool {
+        number < self.hold_below.load(Ordering::SeqCst) && !self.gone()
     }
 
     fn rewrite(&self, bytes: &mut [u8]) {
@@ -187,9 +222,9 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     while !shared.gone() {
         match listener.accept() {
             Ok((client, _)) => {
-                shared.accepted.fetch_add(1, Ordering::SeqCst);
+                let number = shared.accepted.fetch_add(1, Ordering::SeqCst);
                 let shared = Arc::clone(shared);
-                threads.push(std::thread::spawn(move || serve(&client, &shared)));
+                threads.push(std::thread::spawn(move || serve(&client, &shared, number)));
             }
             Err(_) => std::thread::sleep(LOOK),
         }
@@ -200,7 +235,7 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 }
 
 /// One connection, until either end or the mode ends it.
-fn serve(client: &TcpStream, shared: &Shared) {
+fn serve(client: &TcpStream, shared: &Shared, number: usize) {
     let born = shared.generation.load(Ordering::SeqCst);
     let _ = client.set_nonblocking(false);
     while shared.mode() == Mode::BlackHole {
@@ -221,8 +256,8 @@ fn serve(client: &TcpStream, shared: &Shared) {
         let _ = stream.set_write_timeout(Some(LOOK));
     }
     std::thread::scope(|scope| {
-        scope.spawn(|| pump(client, &server, shared, born, false));
-        scope.spawn(|| pump(&server, client, shared, born, true));
+        scope.spawn(|| pump(client, &server, shared, born, Some(number)));
+        scope.spawn(|| pump(&server, client, shared, born, None));
     });
     shared.open.fetch_sub(1, Ordering::SeqCst);
     if shared.mode() == Mode::Cut || shared.generation.load(Ordering::SeqCst) != born {
@@ -231,8 +266,10 @@ fn serve(client: &TcpStream, shared: &Shared) {
     }
 }
 
-/// Moves bytes one way. Ends when its source does, after passing that on, or when the connection is to be reset.
-fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, towards_client: bool) {
+/// Moves bytes one way. Ends when its source does, after passing that on, or when the connection is to be reset. The client's
+/// bytes may be held, by the connection's number.
+fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, client: Option<usize>) {
+    let towards_client = client.is_none();
     let mut buffer = vec![0; 64 * 1024];
     loop {
         if shared.mode() == Mode::Cut || shared.generation.load(Ordering::SeqCst) != born {
@@ -240,6 +277,12 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, towards_cl
         }
         if shared.mode() == Mode::BlackHole {
             std::thread::sleep(LOOK);
+            continue;
+        }
+        if client.is_some_and(|number| shared.holds(number)) {
+            if !hold(from, to, shared, born, client.unwrap_or(0)) {
+                return;
+            }
             continue;
         }
         // Little at a time on a slow link, so that its users take turns.
@@ -272,6 +315,39 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, towards_cl
             }
         }
     }
+}
+
+/// Keeps what comes until it is let go. `false`: the connection is over.
+fn hold(mut from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, number: usize) -> bool {
+    let (mut kept, mut ended) = (Vec::new(), false);
+    let mut buffer = vec![0; 64 * 1024];
+    while shared.holds(number) && shared.generation.load(Ordering::SeqCst) == born {
+        if ended {
+            std::thread::sleep(LOOK);
+            continue;
+        }
+        match from.read(&mut buffer) {
+            Ok(0) => ended = true,
+            Ok(length) => {
+                kept.extend_from_slice(buffer.get(..length).unwrap_or_default());
+                shared.held.fetch_add(length, Ordering::SeqCst);
+            }
+            Err(error) if again(&error) => {}
+            Err(_) => ended = true, // killed with answers that it had not read
+        }
+    }
+    if !write(to, &kept, shared, born) {
+        return false;
+    }
+    if ended {
+        // Closed at once, the server might not read it.
+        let begin = Instant::now();
+        while begin.elapsed() < AFTERLIFE && !shared.gone() {
+            std::thread::sleep(LOOK);
+        }
+        let _ = to.shutdown(Shutdown::Write);
+    }
+    !ended
 }
 
 /// Writes all of it, however long a slow reader takes, unless the connection is to be reset.
