@@ -139,7 +139,7 @@ fn report(
     eprintln!("{}", verdict.shown());
     eprintln!(
         "chaos: {} records of {} transactions ({committed} with an answer), {} stored: \
-         {} lost, {} repeated, {} out of order, {} keys left with an old value, {} otherwise wrong; {} s",
+         {} lost, {} repeated, {} out of order, {} keys left with an old value, {} otherwise wrong, {} batches late; {} s",
         reference.records.len(),
         reference.transactions,
         verdict.stored,
@@ -151,6 +151,7 @@ fn report(
             .map(|wrong| verdict.count(wrong))
             .iter()
             .sum::<usize>(),
+        verdict.late(),
         diary.seconds()
     );
 }

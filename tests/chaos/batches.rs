@@ -1,5 +1,7 @@
-//! Who stored a record: the batch's head in the broker's own file tells, consumers are not told.
+//! Who stored a record: a batch's head in the broker's own file tells, consumers are not told.
 
+use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::support::Kafka;
@@ -7,48 +9,100 @@ use crate::support::Kafka;
 /// Bytes of a batch before its records.
 const HEAD: usize = 61;
 
-/// The producer and its sequence for a record, as it is on the disk of a broker that has it.
-pub fn producer_of(kafka: &Kafka, topic: &str, partition: i32, offset: i64) -> String {
-    let logs = kafka.ctl("all", "log");
-    let folders = logs.lines().filter_map(|log| Path::new(log).parent());
-    let folders = folders.map(|broker| broker.join(format!("data/{topic}-{partition}")));
-    let found =
-        folders.flat_map(segments).find_map(|file| look(&std::fs::read(file).ok()?, offset));
-    found.unwrap_or_else(|| "no batch has it".to_owned())
+/// The heads of a topic's batches, by partition, in the order of offsets.
+pub struct Batches(HashMap<i32, Vec<Head>>);
+
+/// [The head of a batch](https://kafka.apache.org/documentation/#recordbatch), what of it matters here.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    base: i64,
+    last: i64,
+    producer: i64,
+    epoch: i64,
+    sequence: i64,
+    leader_epoch: i64,
+    control: bool,
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { base, last, producer, epoch, sequence, leader_epoch, .. } = self;
+        write!(
+            f,
+            "offsets {base} to {last}, producer {producer} epoch {epoch} sequence {sequence}, leader epoch {leader_epoch}"
+        )
+    }
+}
+
+impl Batches {
+    /// Of each partition what the broker has that has most; nothing is written any more.
+    pub fn read(kafka: &Kafka, topic: &str, partitions: u32) -> Self {
+        let logs = kafka.ctl("all", "log");
+        let brokers: Vec<&Path> = logs.lines().filter_map(|log| Path::new(log).parent()).collect();
+        let of = |partition: i32| {
+            let folders = brokers.iter().map(|it| it.join(format!("data/{topic}-{partition}")));
+            let each = folders.map(|folder| segments(folder).iter().flat_map(heads).collect());
+            (partition, each.max_by_key(Vec::len).unwrap_or_default())
+        };
+        Self((0..i32::try_from(partitions).expect("few")).map(of).collect())
+    }
+
+    /// The batch that has this record.
+    pub fn find(&self, partition: i32, offset: i64) -> Option<&Head> {
+        let heads = self.0.get(&partition)?;
+        heads.get(heads.partition_point(|head| head.last < offset))
+    }
+
+    /// How many came from a producer, or one of its epochs, when a later one was at work there already.
+    pub fn late(&self) -> usize {
+        let of = |heads: &Vec<Head>| {
+            let mut known: Vec<(i64, i64)> = Vec::new();
+            let late = heads.iter().filter(|head| !head.control).filter(|head| {
+                let who = (head.producer, head.epoch);
+                if !known.contains(&who) {
+                    known.push(who);
+                }
+                known.last() != Some(&who)
+            });
+            late.count()
+        };
+        self.0.values().map(of).sum()
+    }
 }
 
 fn segments(folder: PathBuf) -> Vec<PathBuf> {
     let files = std::fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
-    files
-        .map(|file| file.path())
-        .filter(|path| path.extension().is_some_and(|e| e == "log"))
-        .collect()
+    let paths = files.map(|file| file.path());
+    let mut logs: Vec<_> =
+        paths.filter(|path| path.extension().is_some_and(|e| e == "log")).collect();
+    logs.sort(); // named by their first offset
+    logs
 }
 
-/// [The head of a batch](https://kafka.apache.org/documentation/#recordbatch).
-fn look(mut file: &[u8], offset: i64) -> Option<String> {
-    while file.len() >= HEAD {
+fn heads(file: &PathBuf) -> Vec<Head> {
+    let bytes = std::fs::read(file).unwrap_or_default();
+    let (mut rest, mut heads) = (bytes.as_slice(), Vec::new());
+    while rest.len() >= HEAD {
         let number = |at: usize, length: usize| {
-            let bytes = file.get(at..at + length).unwrap_or_default();
+            let bytes = rest.get(at..at + length).unwrap_or_default();
             let unsigned = bytes.iter().fold(0_u64, |number, &byte| number << 8 | u64::from(byte));
             let unused = 64 - 8 * u32::try_from(length).unwrap_or(8);
             (unsigned << unused).cast_signed() >> unused
         };
-        let (base, length) = (number(0, 8), usize::try_from(number(8, 4)).ok()?);
+        let (base, length) = (number(0, 8), usize::try_from(number(8, 4)).unwrap_or(0));
         if length == 0 {
-            return None; // what is allocated and not written
+            break; // what is allocated and not written
         }
-        let last = base + number(23, 4);
-        if (base..=last).contains(&offset) {
-            return Some(format!(
-                "offsets {base} to {last}, producer {} epoch {} sequence {}, leader epoch {}",
-                number(43, 8),
-                number(51, 2),
-                number(53, 4),
-                number(12, 4)
-            ));
-        }
-        file = file.get(12 + length..)?;
+        heads.push(Head {
+            base,
+            last: base + number(23, 4),
+            producer: number(43, 8),
+            epoch: number(51, 2),
+            sequence: number(53, 4),
+            leader_epoch: number(12, 4),
+            control: number(21, 2) & 0x20 != 0,
+        });
+        rest = rest.get(12 + length..).unwrap_or_default();
     }
-    None
+    heads
 }

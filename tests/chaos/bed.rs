@@ -124,10 +124,13 @@ impl Bed {
     /// Ends the instances; how often each code was met.
     #[track_caller]
     pub fn stop(&self) -> Vec<String> {
-        let each = self.instances.iter().map(|instance| {
-            format!("{}: {} processes, {:?}", instance.name, instance.started(), instance.stop())
+        let (active, passive) = self.active(0);
+        // Who streamed before does not know whether its last records were sent again by the other one.
+        let codes = [(passive, passive.stop(&[0, 75])), (active, active.stop(&[0]))];
+        let each = codes.map(|(it, codes)| {
+            format!("{}: {} processes, ended with {codes:?}", it.name, it.started())
         });
-        each.collect()
+        each.into()
     }
 }
 

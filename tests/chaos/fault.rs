@@ -17,6 +17,8 @@ pub enum Fault {
     KillActive,
     /// SIGKILL.
     KillPassive,
+    /// SIGKILL to both.
+    KillBoth,
     /// SIGSTOP, and SIGCONT after this time: perhaps another is active by then.
     FreezeActive { ms: u64 },
     /// SIGTERM.
@@ -35,6 +37,8 @@ pub enum Fault {
     PostgresImmediate,
     /// SIGKILL to the postmaster.
     PostgresKill,
+    /// SIGSTOP to all of its processes, and SIGCONT.
+    PostgresPause { ms: u64 },
     /// SIGKILL, and started again.
     BrokerKill { broker: u8 },
     /// SIGSTOP and SIGCONT.
@@ -54,7 +58,7 @@ pub enum Fault {
 }
 
 /// How many kinds there are.
-const KINDS: usize = 19;
+const KINDS: usize = 21;
 
 /// A step of the run.
 #[derive(Clone, Copy, Debug)]
@@ -117,6 +121,8 @@ fn draw(kind: usize, chance: &mut Chance) -> Fault {
         16 => Fault::BlackHole { side, ms: chance.between(2000, 6000) },
         17 => Fault::Cut { side, sent: chance.below(2) == 0, bytes: chance.below(60_000) },
         18 => Fault::Slow { side, rate: 100_000, ms: chance.between(1000, 4000) },
+        19 => Fault::KillBoth,
+        20 => Fault::PostgresPause { ms: chance.between(1000, 6000) },
         _ => unreachable!("KINDS says how many there are"),
     }
 }
@@ -135,14 +141,17 @@ impl Fault {
         const KAFKA: u8 = 4;
         const NETWORK: u8 = 8;
         match self {
-            Self::KillActive | Self::KillPassive | Self::FreezeActive { .. } | Self::TermActive => {
-                PROCESS
-            }
+            Self::KillActive
+            | Self::KillPassive
+            | Self::KillBoth
+            | Self::FreezeActive { .. }
+            | Self::TermActive => PROCESS,
             Self::KillHeld { .. } => PROCESS | NETWORK,
             Self::KillWhilePaused { .. } => PROCESS | KAFKA,
             Self::TerminateWalsender
             | Self::PostgresFast
             | Self::PostgresImmediate
+            | Self::PostgresPause { .. }
             | Self::PostgresKill => POSTGRES,
             Self::BrokerKill { .. }
             | Self::BrokerPause { .. }

@@ -1,4 +1,4 @@
-//! Rows are written, by two connections at a time. Nobody here knows what of it is committed: [`crate::reference`] does.
+//! Rows are written, by several connections at a time. Nobody here knows what of it is committed: [`crate::reference`] does.
 //!
 //! So a statement fits whatever rows there are: an insert updates a row that is there, a delete of none is none.
 
@@ -17,6 +17,9 @@ const ROWS: u64 = 200;
 
 /// The rows of large transactions are others, from there on.
 const LARGE: u64 = 10_000;
+
+/// Connections that write.
+const WRITERS: u64 = 4;
 
 /// A pause after each transaction, so that there are a few hundred in a second.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -43,7 +46,7 @@ impl Load {
     /// Writes into this database.
     pub fn start(url: &str, seed: u64) -> Self {
         let shared = Arc::new(Shared::default());
-        let threads = (1..=2).map(|number| {
+        let threads = (1..=WRITERS).map(|number| {
             let (url, shared) = (url.to_owned(), Arc::clone(&shared));
             std::thread::spawn(move || {
                 let runtime =
@@ -116,7 +119,7 @@ async fn write(url: &str, mut chance: Chance, shared: &Shared) {
 /// The text of a transaction.
 fn transaction(chance: &mut Chance, shared: &Shared) -> String {
     let mut sql = String::from("begin;");
-    if chance.below(800) == 0 {
+    if chance.below(1500) == 0 {
         let (table, rows) = (&TABLES[index(chance)], chance.between(2000, 5000));
         sql += &put(table, &format!("{LARGE} + i"), rows, shared);
         if chance.below(4) == 0 {
@@ -125,7 +128,7 @@ fn transaction(chance: &mut Chance, shared: &Shared) -> String {
         return sql + "commit";
     }
     let statements =
-        if chance.below(8) == 0 { chance.between(5, 20) } else { chance.between(1, 3) };
+        if chance.below(12) == 0 { chance.between(5, 20) } else { chance.between(1, 3) };
     for number in 0..statements {
         // What is rolled back takes numbers, and is never seen.
         match chance.below(16) {
@@ -153,9 +156,9 @@ fn statement(chance: &mut Chance, shared: &Shared) -> String {
     let is = |n: u64| format!("({}) = ({})", table.key_columns(), table.key_of(&n.to_string()));
     match chance.below(10) {
         0..=4 => put(table, &n.to_string(), 1, shared),
-        5 => put(table, &format!("{n} + i"), chance.between(2, 30), shared),
+        5 => put(table, &format!("{n} + i"), chance.between(2, 12), shared),
         6 => {
-            let (rows, last) = (chance.between(2, 30), n + 40);
+            let (rows, last) = (chance.between(2, 12), n + 40);
             let base = shared.numbers(200);
             format!(
                 "with few as (select ctid, row_number() over () - 1 as i from {name} \

@@ -11,28 +11,51 @@ use crate::support::{Mode, Proxy, eventually, try_run};
 
 /// Lets it happen. What it was in the end.
 pub fn strike(bed: &Bed, number: usize, fault: Fault) -> String {
-    let lasts = |ms| std::thread::sleep(Duration::from_millis(ms)); // as long as the fault is to last
+    let more = match fault {
+        Fault::KillActive
+        | Fault::KillPassive
+        | Fault::KillBoth
+        | Fault::FreezeActive { .. }
+        | Fault::TermActive
+        | Fault::KillHeld { .. }
+        | Fault::KillWhilePaused { .. } => process(bed, number, fault),
+        Fault::TerminateWalsender
+        | Fault::PostgresFast
+        | Fault::PostgresImmediate
+        | Fault::PostgresKill
+        | Fault::PostgresPause { .. } => postgres(bed, fault),
+        Fault::BrokerKill { .. }
+        | Fault::BrokerPause { .. }
+        | Fault::Lead { .. }
+        | Fault::BrokersRestart => kafka(bed, fault),
+        Fault::Held { .. }
+        | Fault::Reset { .. }
+        | Fault::BlackHole { .. }
+        | Fault::Cut { .. }
+        | Fault::Slow { .. } => network(bed.active(number).0, fault),
+    };
+    format!("{fault:?}{more}")
+}
+
+/// As long as the fault is to last.
+fn lasts(ms: u64) {
+    std::thread::sleep(Duration::from_millis(ms));
+}
+
+fn process(bed: &Bed, number: usize, fault: Fault) -> String {
     let (active, passive) = bed.active(number);
+    let mut more = String::new();
     match fault {
         Fault::KillActive => active.kill(),
         Fault::KillPassive => passive.kill(),
+        Fault::KillBoth => [active, passive].iter().for_each(|instance| instance.kill()),
         Fault::FreezeActive { ms } => {
             active.signal("STOP");
             lasts(ms);
             active.signal("CONT");
         }
-        Fault::TermActive => {
-            let before = active.signal("TERM");
-            eventually(LIMIT, "it has ended and is started again", || {
-                bed.check();
-                active.started() > before
-            });
-        }
-        Fault::KillHeld { bytes, ms } => kill_held(bed, active, bytes, ms),
-        Fault::Held { ms } => {
-            active.kafka.iter().for_each(Proxy::hold);
-            lasts(ms);
-            active.kafka.iter().for_each(Proxy::let_go);
+        Fault::KillHeld { bytes, ms } => {
+            more = format!(", {} bytes were held", kill_held(bed, active, bytes, ms));
         }
         Fault::KillWhilePaused { broker, ms } => {
             bed.kafka.ctl(&broker.to_string(), "pause");
@@ -41,14 +64,64 @@ pub fn strike(bed: &Bed, number: usize, fault: Fault) -> String {
             lasts(ms / 2);
             bed.kafka.ctl(&broker.to_string(), "resume");
         }
-        Fault::TerminateWalsender => {
+        _ => {
+            let before = active.signal("TERM");
+            eventually(LIMIT, "it has ended and is started again", || {
+                bed.check();
+                active.started() > before
+            });
+        }
+    }
+    format!(", {} was active{more}", active.name)
+}
+
+/// Its last Produce is on its way when it dies, for so long that another is at work when it arrives. How many bytes.
+fn kill_held(bed: &Bed, active: &Instance, bytes: usize, ms: u64) -> usize {
+    active.kafka.iter().for_each(Proxy::hold);
+    let begin = Instant::now();
+    let held = || active.kafka.iter().map(Proxy::held).sum::<usize>();
+    // It may have nothing more to say, while a server is away.
+    while held() < bytes && begin.elapsed() < Duration::from_secs(2) {
+        lasts(5);
+    }
+    active.kill();
+    let begin = Instant::now();
+    let at = bed.postgres.try_sql("postgres", "select pg_current_wal_lsn()");
+    if let Ok(at) = at {
+        while begin.elapsed() < Duration::from_secs(10) && !bed.confirmed(&format!("> '{at}'")) {
+            lasts(50);
+        }
+    }
+    lasts(ms);
+    active.kafka.iter().for_each(Proxy::let_go);
+    held()
+}
+
+fn postgres(bed: &Bed, fault: Fault) -> String {
+    let restart = |how| {
+        bed.postgres.ctl(how);
+        bed.postgres.ctl("start");
+    };
+    match fault {
+        Fault::PostgresFast => restart("stop-fast"),
+        Fault::PostgresImmediate => restart("stop-immediate"),
+        Fault::PostgresKill => restart("kill"),
+        Fault::PostgresPause { ms } => {
+            bed.postgres.ctl("pause");
+            lasts(ms);
+            bed.postgres.ctl("resume");
+        }
+        _ => {
             let all = "from pg_replication_slots where slot_name = 'chaos' and active";
             let sql = format!("select pg_terminate_backend(active_pid) {all}");
             let _ = bed.postgres.try_sql("postgres", &sql);
         }
-        Fault::PostgresFast => restart_postgres(bed, "stop-fast"),
-        Fault::PostgresImmediate => restart_postgres(bed, "stop-immediate"),
-        Fault::PostgresKill => restart_postgres(bed, "kill"),
+    }
+    String::new()
+}
+
+fn kafka(bed: &Bed, fault: Fault) -> String {
+    match fault {
         Fault::BrokerKill { broker } => {
             bed.kafka.ctl(&broker.to_string(), "kill");
             bed.kafka.ctl(&broker.to_string(), "start");
@@ -58,6 +131,10 @@ pub fn strike(bed: &Bed, number: usize, fault: Fault) -> String {
             lasts(ms);
             bed.kafka.ctl(&broker.to_string(), "resume");
         }
+        Fault::BrokersRestart => {
+            bed.kafka.ctl("all", "stop");
+            bed.kafka.ctl("all", "start");
+        }
         Fault::Lead { broker } => {
             for table in &TABLES {
                 // A broker that has not caught up yet does not lead: that is no fault then.
@@ -65,9 +142,19 @@ pub fn strike(bed: &Bed, number: usize, fault: Fault) -> String {
                 let _ = try_run("kafka-topics", &words, &[]);
             }
         }
-        Fault::BrokersRestart => {
-            bed.kafka.ctl("all", "stop");
-            bed.kafka.ctl("all", "start");
+        _ => unreachable!("no fault of Kafka"),
+    }
+    String::new()
+}
+
+fn network(active: &Instance, fault: Fault) -> String {
+    match fault {
+        Fault::Held { ms } => {
+            active.kafka.iter().for_each(Proxy::hold);
+            lasts(ms);
+            active.kafka.iter().for_each(Proxy::let_go);
+            let held = active.kafka.iter().map(Proxy::held).sum::<usize>();
+            return format!(", {} was active, {held} bytes were held", active.name);
         }
         Fault::Reset { side } => proxies(active, side).for_each(Proxy::cut_once),
         Fault::BlackHole { side, ms } => {
@@ -75,50 +162,24 @@ pub fn strike(bed: &Bed, number: usize, fault: Fault) -> String {
             lasts(ms);
             set(active, side, Mode::Pass);
         }
-        Fault::Cut { side, sent, bytes } => {
-            set(active, side, if sent { Mode::CutAfterSent(bytes) } else { Mode::CutAfter(bytes) });
-            // Where little is sent it takes too long.
-            let begin = Instant::now();
-            while begin.elapsed() < Duration::from_secs(5)
-                && proxies(active, side).all(|proxy| proxy.mode() != Mode::Cut)
-            {
-                lasts(10);
-            }
-            set(active, side, Mode::Pass);
-        }
         Fault::Slow { side, rate, ms } => {
             set(active, side, Mode::Slow(rate));
             lasts(ms);
             set(active, side, Mode::Pass);
         }
-    }
-    format!("{fault:?} ({} was active)", active.name)
-}
-
-/// Its last Produce is on its way when it dies, for so long that another is at work when it arrives.
-fn kill_held(bed: &Bed, active: &Instance, bytes: usize, ms: u64) {
-    active.kafka.iter().for_each(Proxy::hold);
-    let begin = Instant::now();
-    let held = || active.kafka.iter().map(Proxy::held).sum::<usize>();
-    // It may have nothing more to say, while a server is away.
-    while held() < bytes && begin.elapsed() < Duration::from_secs(2) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    active.kill();
-    let begin = Instant::now();
-    let at = bed.postgres.try_sql("postgres", "select pg_current_wal_lsn()");
-    if let Ok(at) = at {
-        while begin.elapsed() < Duration::from_secs(10) && !bed.confirmed(&format!("> '{at}'")) {
-            std::thread::sleep(Duration::from_millis(50));
+        Fault::Cut { side, sent, bytes } => {
+            set(active, side, if sent { Mode::CutAfterSent(bytes) } else { Mode::CutAfter(bytes) });
+            // Where little is sent it takes too long.
+            let begin = Instant::now();
+            let whole = || proxies(active, side).all(|proxy| proxy.mode() != Mode::Cut);
+            while begin.elapsed() < Duration::from_secs(5) && whole() {
+                lasts(10);
+            }
+            set(active, side, Mode::Pass);
         }
+        _ => unreachable!("no fault of the network"),
     }
-    std::thread::sleep(Duration::from_millis(ms));
-    active.kafka.iter().for_each(Proxy::let_go);
-}
-
-fn restart_postgres(bed: &Bed, how: &str) {
-    bed.postgres.ctl(how);
-    bed.postgres.ctl("start");
+    format!(", {} was active", active.name)
 }
 
 fn proxies(instance: &Instance, side: Side) -> impl Iterator<Item = &Proxy> {

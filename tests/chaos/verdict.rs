@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::batches::producer_of;
+use crate::batches::Batches;
 use crate::diary::Diary;
 use crate::reference::{Name, Reference};
 use crate::rows::TABLES;
@@ -48,6 +48,8 @@ pub struct Verdict<'a> {
     /// The last record of each key, by the place of its table and its row's number; and where.
     last: HashMap<(u8, u64), (usize, i32, i64)>,
     source: Option<String>,
+    /// Of each topic.
+    batches: Vec<Batches>,
 }
 
 /// A record of a topic.
@@ -74,9 +76,11 @@ impl<'a> Verdict<'a> {
             found: vec![None; reference.records.len()],
             last: HashMap::new(),
             source: None,
+            batches: Vec::new(),
         };
         let isolation = if mode == "transactional" { "read_committed" } else { "read_uncommitted" };
-        for at in 0..TABLES.len() {
+        for (at, table) in TABLES.iter().enumerate() {
+            it.batches.push(Batches::read(kafka, &table.topic(), table.partitions));
             it.read_topic(at, isolation);
         }
         it.look_for_lost();
@@ -87,6 +91,11 @@ impl<'a> Verdict<'a> {
     /// How many are wrong in this way.
     pub fn count(&self, wrong: Wrong) -> usize {
         self.counts.get(&wrong).copied().unwrap_or(0)
+    }
+
+    /// How many batches came from one who had a successor by then.
+    pub fn late(&self) -> usize {
+        self.batches.iter().map(Batches::late).sum()
     }
 
     /// All kinds that were met.
@@ -143,11 +152,7 @@ impl<'a> Verdict<'a> {
             self.add(Wrong::Strayed, at, record, &format!("before at {partition}/{offset}"));
         }
         if let Some((partition, offset)) = self.found[place] {
-            let first = if self.count(Wrong::Repeated) < SHOWN {
-                producer_of(self.kafka, &table.topic(), partition, offset)
-            } else {
-                String::new()
-            };
+            let first = self.stored_by(at, partition, offset);
             let text = format!("first at {partition}/{offset} ({first})");
             return self.add(Wrong::Repeated, at, record, &text);
         }
@@ -174,6 +179,11 @@ impl<'a> Verdict<'a> {
             index: u32::from_str_radix(index, 16).ok()?,
             part: part.parse().ok()?,
         })
+    }
+
+    fn stored_by(&self, at: usize, partition: i32, offset: i64) -> String {
+        let head = self.batches[at].find(partition, offset);
+        head.map_or_else(|| "in no batch".to_owned(), ToString::to_string)
     }
 
     fn look_for_lost(&mut self) {
@@ -214,8 +224,8 @@ impl<'a> Verdict<'a> {
             return;
         }
         let (topic, Stored { partition, offset, timestamp, id, .. }) = (TABLES[at].topic(), record);
-        let (producer, under_way) =
-            (producer_of(self.kafka, &topic, *partition, *offset), self.diary.at(*timestamp));
+        let producer = self.stored_by(at, *partition, *offset);
+        let under_way = self.diary.at(*timestamp);
         self.shown.push(format!(
             "{wrong:?}: {topic} {partition}/{offset}, {id}, {text}; here {producer}; {under_way}"
         ));
