@@ -54,17 +54,17 @@ impl Batches {
     }
 
     /// How many came from a producer, or one of its epochs, when a later one was at work there already.
-    pub fn late(&self) -> usize {
+    pub fn returns(&self) -> usize {
         let of = |heads: &Vec<Head>| {
             let mut known: Vec<(i64, i64)> = Vec::new();
-            let late = heads.iter().filter(|head| !head.control).filter(|head| {
+            let returns = heads.iter().filter(|head| !head.control).filter(|head| {
                 let who = (head.producer, head.epoch);
                 if !known.contains(&who) {
                     known.push(who);
                 }
                 known.last() != Some(&who)
             });
-            late.count()
+            returns.count()
         };
         self.0.values().map(of).sum()
     }

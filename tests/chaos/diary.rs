@@ -22,12 +22,13 @@ impl Diary {
     }
 
     /// Lets something happen that tells in the end what it was; writes it down and prints it.
-    pub fn during(&self, number: usize, what: impl FnOnce() -> String) {
+    pub fn during(&self, number: usize, kind: &str, what: impl FnOnce() -> String) {
         let (from, begin) = (now(), self.begin.elapsed());
-        let text = format!("fault {number}: {}", what());
+        let told = what();
         let took = self.begin.elapsed() - begin;
-        eprintln!("{:7.1} s  {text}, {:.1} s", begin.as_secs_f64(), took.as_secs_f64());
-        let entry = Entry { from, to: now(), text };
+        let (begin, took) = (begin.as_secs_f64(), took.as_secs_f64());
+        eprintln!("{begin:7.1} s  fault {number}: {told}, {took:.1} s");
+        let entry = Entry { from, to: now(), text: format!("fault {number} {kind}") };
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
     }
 
@@ -36,19 +37,13 @@ impl Diary {
         self.begin.elapsed().as_secs()
     }
 
-    /// What was under way at that time, or was the last before it.
+    /// What had begun last at that time.
     pub fn at(&self, time: i64) -> String {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let during = |entry: &&Entry| entry.from <= time && time <= entry.to;
-        let found: Vec<&Entry> = entries.iter().filter(during).collect();
-        if !found.is_empty() {
-            let texts: Vec<&str> = found.iter().map(|entry| entry.text.as_str()).collect();
-            return format!("during {}", texts.join(" and "));
-        }
-        let last = entries.iter().filter(|entry| entry.to < time).max_by_key(|entry| entry.to);
+        let last = entries.iter().filter(|entry| entry.from <= time).max_by_key(|entry| entry.from);
         last.map_or_else(
             || "before any fault".to_owned(),
-            |last| format!("{} ms after {}", time - last.to, last.text),
+            |last| format!("{} {}", if time <= last.to { "during" } else { "after" }, last.text),
         )
     }
 }

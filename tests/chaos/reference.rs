@@ -2,7 +2,7 @@
 //!
 //! The decoder of pgoutput's messages is this file's, as it judges the other one.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::rows::TABLES;
 use crate::support::Postgres;
@@ -109,6 +109,26 @@ impl Reference {
             }
             (b'U', _, Some(new)) => add(b'u', 0, new),
             other => panic!("a change {other:?} of the reference"),
+        }
+    }
+
+    /// Fails if this is not how the tables' rows came about; nobody writes any more.
+    #[track_caller]
+    pub fn check(&self, postgres: &Postgres) {
+        for (at, table) in TABLES.iter().enumerate() {
+            let mut rows = BTreeMap::new();
+            for record in self.records.iter().filter(|record| usize::from(record.table) == at) {
+                match record.op {
+                    b'd' => rows.remove(&record.n),
+                    _ => rows.insert(record.n, record.seq.expect("a row has it")),
+                };
+            }
+            let n = if table.composite { "id * 4 + substr(part, 2)::int" } else { "id" };
+            let printed = postgres.sql_in("chaos", &format!("select {n}, seq from {}", table.name));
+            let number = |text: &str| text.parse::<u64>().expect("a number");
+            let stored = printed.lines().filter_map(|line| line.split_once('|'));
+            let stored: BTreeMap<_, _> = stored.map(|(n, seq)| (number(n), number(seq))).collect();
+            assert!(rows == stored, "the reference and the rows of {} differ", table.name);
         }
     }
 
