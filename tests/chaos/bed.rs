@@ -9,7 +9,7 @@ use crate::LIMIT;
 use crate::instance::Instance;
 use crate::load::Load;
 use crate::rows::{self, TABLES};
-use crate::support::{Kafka, Ports, Postgres, Proxy, eventually, kafka::LATEST};
+use crate::support::{Kafka, Ports, Postgres, Proxy, eventually, eventually_some, kafka::LATEST};
 
 const PORTS: Ports = Ports::CHAOS;
 
@@ -82,15 +82,8 @@ impl Bed {
     #[track_caller]
     pub fn wait_stored(&self, load: &Load, thorough: bool) {
         let ask = |sql: &str| {
-            let mut answer = String::new();
-            eventually(LIMIT, "PostgreSQL answers", || {
-                let got = self.postgres.try_sql("postgres", sql);
-                got.is_ok_and(|text| {
-                    answer = text;
-                    true
-                })
-            });
-            answer
+            let answer = || self.postgres.try_sql("postgres", sql).ok();
+            eventually_some(LIMIT, "PostgreSQL answers", answer)
         };
         let from = load.committed();
         eventually(LIMIT, "rows are written", || {

@@ -12,7 +12,8 @@ pub struct Diary {
 struct Entry {
     from: i64,
     to: i64,
-    text: String,
+    number: usize,
+    kind: String,
 }
 
 impl Diary {
@@ -28,7 +29,7 @@ impl Diary {
         let took = self.begin.elapsed() - begin;
         let (begin, took) = (begin.as_secs_f64(), took.as_secs_f64());
         eprintln!("{begin:7.1} s  fault {number}: {told}, {took:.1} s");
-        let entry = Entry { from, to: now(), text: format!("fault {number} {kind}") };
+        let entry = Entry { from, to: now(), number, kind: kind.to_owned() };
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
     }
 
@@ -37,13 +38,16 @@ impl Diary {
         self.begin.elapsed().as_secs()
     }
 
-    /// What had begun last at that time.
-    pub fn at(&self, time: i64) -> String {
+    /// What had begun last at that time, with its number.
+    pub fn at(&self, time: i64) -> (usize, String) {
         let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let last = entries.iter().filter(|entry| entry.from <= time).max_by_key(|entry| entry.from);
         last.map_or_else(
-            || "before any fault".to_owned(),
-            |last| format!("{} {}", if time <= last.to { "during" } else { "after" }, last.text),
+            || (0, "before any fault".to_owned()),
+            |Entry { number, to, kind, .. }| {
+                let when = if time <= *to { "during" } else { "after" };
+                (*number, format!("{when} fault {number} {kind}"))
+            },
         )
     }
 }

@@ -45,7 +45,7 @@ pub enum Fault {
     BrokerPause { broker: u8, ms: u64 },
     /// This broker leads every partition.
     Lead { broker: u8 },
-    /// All of them, one after the other, are stopped, then started.
+    /// All of them are stopped, then started.
     BrokersRestart,
     /// Of the active instance's connections.
     Reset { side: Side },

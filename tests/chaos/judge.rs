@@ -87,7 +87,7 @@ impl<'a> Judge<'a> {
         };
         let expected = self.reference.records[place];
         if !same(at, record, &expected) {
-            let text = format!("{:?} {:?} for {expected:x?}", record.key, record.value);
+            let text = format!("{:?} {:?} and not {expected}", record.key, record.value);
             find(Wrong::Altered, text, None);
         }
         let before = self.last.insert((expected.table, expected.n), (place, here));
@@ -103,7 +103,7 @@ impl<'a> Judge<'a> {
         self.found[place] = Some(here);
         let highest = self.highest.entry((at, record.partition)).or_insert(expected.name);
         if expected.name < *highest {
-            find(Wrong::Disordered, format!("behind {highest:x?}"), None);
+            find(Wrong::Disordered, format!("behind {highest}"), None);
         } else {
             *highest = expected.name;
         }
@@ -117,7 +117,7 @@ impl<'a> Judge<'a> {
         for (place, record) in self.reference.records.iter().enumerate() {
             true_last.insert((record.table, record.n), place);
             if self.found[place].is_none() {
-                let text = format!("{record:x?}");
+                let text = format!("{} {record}", TABLES[usize::from(record.table)].topic());
                 findings.push(Finding { wrong: Wrong::Lost, text, places: Vec::new() });
             }
         }
@@ -127,7 +127,7 @@ impl<'a> Judge<'a> {
             {
                 let [is, should] = [last, place].map(|place| self.reference.records[place]);
                 let places = [there].into_iter().chain(self.found[place]).collect();
-                let text = format!("{is:x?} is last and not {should:x?}");
+                let text = format!("{is} is last, and not {should}");
                 findings.push(Finding { wrong: Wrong::Stale, text, places });
             }
         }

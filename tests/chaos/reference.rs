@@ -3,6 +3,7 @@
 //! The decoder of pgoutput's messages is this file's, as it judges the other one.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use crate::rows::TABLES;
 use crate::support::Postgres;
@@ -31,6 +32,22 @@ pub struct Name {
     pub index: u32,
     /// 2 for the new row of a key change.
     pub part: u8,
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, table, op, n, seq } = self;
+        let key = TABLES[usize::from(*table)].key(*n);
+        write!(f, "{} of key {key} with seq {seq:?}, {name}", char::from(*op))
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { commit, index, part } = self;
+        write!(f, "{commit:016x}-{index:08x}")?;
+        if *part == 0 { Ok(()) } else { write!(f, ".{part}") }
+    }
 }
 
 /// All that was committed, in this order.

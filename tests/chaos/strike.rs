@@ -132,7 +132,12 @@ fn kafka(bed: &Bed, fault: Fault) -> String {
             bed.kafka.ctl(&broker.to_string(), "resume");
         }
         Fault::BrokersRestart => {
-            bed.kafka.ctl("all", "stop");
+            // One that waits in vain for the others to let it go is killed.
+            if !bed.kafka.try_ctl("all", "stop") {
+                for id in ["1", "2", "3"] {
+                    bed.kafka.try_ctl(id, "kill");
+                }
+            }
             bed.kafka.ctl("all", "start");
         }
         Fault::Lead { broker } => {

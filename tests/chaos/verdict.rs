@@ -25,7 +25,7 @@ pub struct Verdict<'a> {
     /// Batches of one who had a successor at their place: a late arrival, or it was its own successor's successor.
     pub returns: usize,
     /// By kind and by what happened last when the record was made.
-    counts: BTreeMap<Wrong, BTreeMap<String, usize>>,
+    counts: BTreeMap<Wrong, BTreeMap<(usize, String), usize>>,
     shown: BTreeMap<Wrong, Vec<String>>,
     /// Of each topic.
     batches: Vec<Batches>,
@@ -43,7 +43,7 @@ impl<'a> Verdict<'a> {
             it.read_topic(at, isolation, &mut judge);
         }
         for finding in judge.end() {
-            it.add(&finding, "in the end");
+            it.add(&finding, (usize::MAX, "in the end".to_owned()));
         }
         it
     }
@@ -64,7 +64,7 @@ impl<'a> Verdict<'a> {
         let mut lines = Vec::new();
         for (wrong, by_fault) in &self.counts {
             lines.extend(self.shown.get(wrong).into_iter().flatten().cloned());
-            let each = by_fault.iter().map(|(fault, count)| format!("{count} {fault}"));
+            let each = by_fault.iter().map(|((_, fault), count)| format!("{count} {fault}"));
             let each: Vec<String> = each.collect();
             lines.push(format!("{wrong:?}: {} in all: {}", self.count(*wrong), each.join(", ")));
         }
@@ -87,7 +87,7 @@ impl<'a> Verdict<'a> {
             let record = parse(&line.expect("kafka-dump prints UTF-8"));
             self.stored += 1;
             for finding in judge.record(at, &record) {
-                self.add(&finding, &self.diary.at(record.timestamp));
+                self.add(&finding, self.diary.at(record.timestamp));
             }
         }
         assert!(
@@ -96,9 +96,9 @@ impl<'a> Verdict<'a> {
         );
     }
 
-    fn add(&mut self, finding: &Finding, when: &str) {
+    fn add(&mut self, finding: &Finding, when: (usize, String)) {
         let Finding { wrong, text, places } = finding;
-        let count = self.counts.entry(*wrong).or_default().entry(when.to_owned()).or_default();
+        let count = self.counts.entry(*wrong).or_default().entry(when.clone()).or_default();
         *count += 1;
         let shown = self.shown.entry(*wrong).or_default();
         if *count <= SHOWN.0 && shown.len() < SHOWN.1 {
@@ -108,7 +108,7 @@ impl<'a> Verdict<'a> {
                 format!("{} {partition}/{offset} ({head}): ", TABLES[at].topic())
             });
             let places = places.collect::<Vec<_>>().join("and ");
-            shown.push(format!("{wrong:?}: {places}{text}, {when}"));
+            shown.push(format!("{wrong:?}: {places}{text}, {}", when.1));
         }
     }
 }

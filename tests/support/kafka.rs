@@ -148,6 +148,11 @@ impl Kafka {
     pub fn ctl(&self, id: &str, verb: &str) -> String {
         run("kafka-ctl", &[&self.name, id, verb], &[]).trim_end().to_owned()
     }
+
+    /// The same where it may fail: whether it was done.
+    pub fn try_ctl(&self, id: &str, verb: &str) -> bool {
+        try_run("kafka-ctl", &[&self.name, id, verb], &[]).status.success()
+    }
 }
 
 impl Drop for Kafka {
