@@ -3,7 +3,7 @@
 //! itself says was committed.
 //!
 //! `tests/chaos.sh` runs it, long if wanted: TESTS_FAULTS is how many faults, TESTS_SEED gives their order, TESTS_MODE is the
-//! delivery. With TESTS_REPEATS=1 what is there twice is only counted.
+//! delivery.
 
 #![allow(
     clippy::unwrap_used,
@@ -99,12 +99,8 @@ fn every_change_is_stored_once_and_in_order_whatever_fails() {
     let verdict = Verdict::read(&reference, &bed.kafka, &diary, &mode);
 
     report(&plan, &diary, &reference, &verdict, committed, &ends);
-    let mut allowed = Vec::new();
-    if setting("TESTS_REPEATS", 0) == 1 {
-        allowed.extend([Wrong::Repeated, Wrong::Stale]);
-    }
     assert_eq!(
-        verdict.count_without(&allowed),
+        verdict.count_without(&[]),
         0,
         "it is said above what is wrong; the logs are in {:?}",
         bed.instances.each_ref().map(|instance| instance.log_file())
