@@ -27,6 +27,7 @@ use self::{
 use crate::{
     batch::{self, Batcher},
     encode::{self, Encoder, Source},
+    lease::Lease,
     lsn::Lsn,
     metrics::{self, Peer},
     pg::{
@@ -221,10 +222,12 @@ impl App {
         };
         let (ready, wal_end) = (session.ready.clone(), session.wal_end);
         let options = self.options.clone();
+        let lease = Lease::new(options.postgres.wal_sender_timeout);
         let start = stream::Start {
             options: &options.stream,
             max_message: options.postgres.max_message,
             silence: self.silence,
+            lease: lease.clone(),
         };
         let names = &options.publication.names;
         let (stream, catalog, timelines) = select! {
@@ -233,7 +236,7 @@ impl App {
         };
         let (timeline, rewound) = (timelines.current(), self.rewound(&ready, wal_end));
         self.begin(&ready, timeline, rewound);
-        let claim = self.claim(&ready, rewound);
+        let claim = self.claim(&ready, rewound, lease);
         let (Some(producer), Some(records)) = (&mut self.producer, &mut self.records) else {
             return Ok(()); // `prepare` made both.
         };
@@ -281,7 +284,7 @@ impl App {
     }
 
     /// As whom to take the topics.
-    fn claim(&self, ready: &slot::Ready, rewound: bool) -> Claim {
+    fn claim(&self, ready: &slot::Ready, rewound: bool, lease: Lease) -> Claim {
         let Options { slot, publication, encode, once, .. } = &self.options;
         let system = ready.server.system_identifier;
         let default = || format!("pgsluice-{system}-{}", slot.name);
@@ -293,7 +296,7 @@ impl App {
             max_bytes: once.read_back,
             memory: once.read_back_memory,
         });
-        Claim { transactional_id: Some(transactional_id.into()), read_back }
+        Claim { transactional_id: Some(transactional_id.into()), read_back, lease }
     }
 
     /// Whether the server's WAL ends before a position that it had reached: then it was put back to

@@ -16,6 +16,7 @@ use crate::{
     app::{self, chain},
     change::{Change, Op, Position, Transaction},
     encode::{self, Encoder, Header, Headers, Image, KeyFormat, Part, Source, Stamp, Template},
+    lease::Lease,
     lsn::Lsn,
     pg::{
         pgoutput,
@@ -118,6 +119,7 @@ async fn session(options: &app::Options, look: Look, out: &mut dyn Write) -> Res
         options: &options.stream,
         max_message: options.postgres.max_message,
         silence: app::first_silence(options),
+        lease: Lease::new(options.postgres.wal_sender_timeout),
     };
     let (stream, catalog, timelines) =
         opened.start(&slot, &options.publication.names, start).await?;

@@ -14,6 +14,7 @@ use std::{
 
 use pgsluice::{
     batch::{Batcher, Limits, Stamp, TopicId},
+    lease::Lease,
     lsn::Lsn,
     net::{Secret, SecretSource, TcpOptions},
     progress::Ledger,
@@ -111,7 +112,8 @@ impl Source {
         let read_back =
             ReadBack { source: 7, from: Lsn::ZERO, max_bytes: 1 << 30, memory: 64 << 20 };
         let transactional_id = Some(Arc::from(format!("test-{}", self.name)));
-        let claim = Claim { transactional_id, read_back: Some(read_back) };
+        let lease = Lease::new(Duration::ZERO);
+        let claim = Claim { transactional_id, read_back: Some(read_back), lease };
         let taken = tokio::time::timeout(LIMIT, self.producer.take(claim)).await;
         taken.expect("the topic could not be taken").unwrap()
     }

@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path};
 
-const WORDS: &[&str] = &["lsn", "retry", "metrics", "varint"];
+const WORDS: &[&str] = &["lsn", "retry", "metrics", "varint", "lease"];
 const MEANING: &[&str] = &["schema"];
 const TRAVELLERS: &[&str] = &["change", "progress", "stored"];
 /// What both ends stand on: sockets, TLS, secrets.
@@ -24,6 +24,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("retry", &[]),
     ("metrics", &[]),
     ("varint", &[]),
+    ("lease", &[]),
     ("schema", &[&["lsn"]]),
     ("change", &[WORDS, MEANING]),
     ("progress", &[WORDS, MEANING]),

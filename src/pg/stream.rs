@@ -34,7 +34,7 @@ use super::{
     pgoutput::DecodeError,
     slot,
 };
-use crate::{lsn::Lsn, net, progress::Confirmed};
+use crate::{lease::Lease, lsn::Lsn, net, progress::Confirmed};
 
 /// Limits of the stream.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ pub struct Options {
 const CONFIRM_DELAY: Duration = Duration::from_millis(200);
 
 /// How a stream is begun.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Start<'a> {
     /// Limits.
     pub options: &'a Options,
@@ -59,6 +59,8 @@ pub struct Start<'a> {
     pub max_message: u32,
     /// Longest silence while we read.
     pub silence: Duration,
+    /// Renewed by each status that was sent.
+    pub lease: Lease,
 }
 
 /// What came.
@@ -93,6 +95,9 @@ pub struct ReplicationStream<S = net::Stream> {
     confirmed: Lsn,
     told: Lsn,
     bytes: u64,
+    lease: Lease,
+    /// When the status was made that is not out yet.
+    sign_of_life: Option<u64>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
@@ -100,7 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
     /// already.
     #[must_use]
     pub fn new(socket: S, received: &[u8], publications: &[String], start: Start<'_>) -> Self {
-        let Start { options, max_message, silence } = start;
+        let Start { options, max_message, silence, lease } = start;
         let now = Instant::now();
         Self {
             socket,
@@ -120,6 +125,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
             confirmed: Lsn::ZERO,
             told: Lsn::ZERO,
             bytes: 0,
+            lease,
+            sign_of_life: None,
         }
     }
 
@@ -263,6 +270,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         let status =
             StandbyStatus { written: self.received, flushed: self.confirmed, clock, reply };
         status.write(&mut self.outbox);
+        self.sign_of_life = Some(self.lease.now());
         self.told = self.confirmed;
     }
 
@@ -281,6 +289,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         if self.unflushed {
             ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
             self.unflushed = false;
+        }
+        if let Some(at) = self.sign_of_life.take() {
+            self.lease.renew(at);
         }
         Poll::Ready(Ok(()))
     }
@@ -362,8 +373,12 @@ mod tests {
 
     fn stream() -> (DuplexStream, ReplicationStream<DuplexStream>) {
         let (server, client) = tokio::io::duplex(1 << 16);
-        let start =
-            Start { options: &OPTIONS, max_message: 1 << 20, silence: Duration::from_secs(15) };
+        let start = Start {
+            options: &OPTIONS,
+            max_message: 1 << 20,
+            silence: Duration::from_secs(15),
+            lease: Lease::new(Duration::ZERO),
+        };
         (server, ReplicationStream::new(client, &[], &["p".to_owned()], start))
     }
 

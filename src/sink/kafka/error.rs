@@ -271,6 +271,8 @@ pub enum Doubt {
     MadeAnew,
     /// The partition was not there when the others were taken.
     NotTaken,
+    /// This process stood still for so long that another one may have the right to write.
+    Lease,
 }
 
 impl fmt::Display for Doubt {
@@ -282,6 +284,9 @@ impl fmt::Display for Doubt {
             Self::Refused(code) => write!(f, "{}", Named(*code)),
             Self::MadeAnew => f.write_str("the topic was deleted and made anew"),
             Self::NotTaken => f.write_str("it was not there before"),
+            Self::Lease => f.write_str(
+                "this process stood still for so long that another one may have its place by now",
+            ),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::queue::Identity;
-use crate::{lsn::Lsn, stored::Stored};
+use crate::{lease::Lease, lsn::Lsn, stored::Stored};
 
 /// Who takes the topics, and what of theirs is to be read back.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub struct Claim {
     pub transactional_id: Option<Arc<str>>,
     /// How our records are told from others', if their names are to be read back.
     pub read_back: Option<ReadBack>,
+    /// How long nobody else can be the one that may write.
+    pub lease: Lease,
 }
 
 /// Which records are looked for, and how far.

@@ -37,7 +37,7 @@ use crate::{
         kafka::{
             Options,
             broker::Broker,
-            error::Error,
+            error::{Doubt, Error},
             metadata::{Metadata, Node},
             topics::Topic,
             wire::{Produce, Produced},
@@ -261,6 +261,12 @@ impl Driver {
         match action {
             Action::Produce { broker: id, request, batches } => {
                 let timeout = self.options.request_timeout;
+                if self.claim.as_ref().is_some_and(|claim| !claim.lease.holds()) {
+                    if let Some(first) = batches.first() {
+                        self.machine.doubt(&first.topic, first.partition, Doubt::Lease);
+                    }
+                    return;
+                }
                 let Some(link) = self.links.get(&id) else { return };
                 let (broker, link) = (link.broker.clone(), link.number);
                 self.push(async move {

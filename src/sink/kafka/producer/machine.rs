@@ -268,7 +268,7 @@ impl Machine {
     }
 
     /// Only reading the topics can tell what is stored.
-    fn doubt(&mut self, topic: &Arc<str>, partition: i32, why: Doubt) {
+    pub(super) fn doubt(&mut self, topic: &Arc<str>, partition: i32, why: Doubt) {
         if !std::mem::replace(&mut self.in_doubt, true) {
             metrics::producer_reset();
             self.halt(Error::Doubt { topic: Arc::clone(topic), partition, why });

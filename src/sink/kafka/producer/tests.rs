@@ -15,6 +15,7 @@ use tokio::{
 use super::*;
 use crate::{
     batch::{Batcher, Limits, Stamp},
+    lease::Lease,
     lsn::Lsn,
     net::TcpOptions,
     progress::Ledger,
@@ -174,7 +175,12 @@ async fn producer(script: Script) -> (Producer, Arc<Mutex<Script>>) {
 }
 
 async fn take(producer: &mut Producer) {
-    let claim = Claim { transactional_id: None, read_back: None };
+    take_for(producer, Duration::ZERO).await;
+}
+
+async fn take_for(producer: &mut Producer, timeout: Duration) {
+    let lease = Lease::new(timeout);
+    let claim = Claim { transactional_id: None, read_back: None, lease };
     producer.take(claim).await.unwrap();
 }
 
@@ -271,6 +277,20 @@ async fn a_lost_sequence_leaves_a_doubt_until_the_topics_are_taken_anew() {
         (id, i32::from_be_bytes(batch[53..57].try_into().unwrap()))
     });
     assert_eq!(identities.collect::<Vec<_>>(), [(1, 0), (2, 0), (3, 0)]);
+}
+
+#[tokio::test]
+async fn whoever_stood_still_for_too_long_sends_nothing() {
+    let (mut producer, script) = producer(Script::default()).await;
+    take_for(&mut producer, Duration::from_millis(1)).await;
+    tokio::time::sleep(Duration::from_millis(2)).await;
+    producer.submit(batch());
+    let error = next(&mut producer).await.unwrap_err();
+    assert!(matches!(error, Error::Doubt { why: Doubt::Lease, .. }), "{error}");
+    assert!(script.lock().unwrap().seen.is_empty());
+    take(&mut producer).await;
+    producer.submit(batch());
+    next(&mut producer).await.unwrap();
 }
 
 #[tokio::test]
