@@ -4,7 +4,8 @@
 //! put back from a copy of its files: it goes on under the same system identifier and timeline, and
 //! fills the same positions with other rows. So each transaction leaves a mark (its xid and the
 //! microsecond of its commit), and one that comes at the same position with another mark, or where
-//! there was none, gives the other history away.
+//! an earlier connection that was past it saw none, gives the other history away. What another
+//! process streamed in between is unknown to this one, and says nothing.
 //!
 //! **Must stay true.** From the first transaction that is another one nothing is dropped any more:
 //! its records have names in common with others, and a row that comes again must be followed by all
@@ -21,11 +22,18 @@ use crate::lsn::Lsn;
 /// so, and a server that crashed sends again what came after it.
 const MOST: usize = 1 << 17;
 
+/// Connections of which it is remembered what they covered.
+const CONNECTIONS: usize = 64;
+
 /// The transactions of this process, as far as they are remembered.
 #[derive(Debug, Default)]
 pub(super) struct Replay {
     /// Commit LSN and mark, ascending.
     seen: VecDeque<(Lsn, u64)>,
+    /// First and last commit of each earlier connection: it saw all that there was between them.
+    covered: VecDeque<(Lsn, Lsn)>,
+    /// Of this one.
+    covers: Option<(Lsn, Lsn)>,
     /// All that earlier connections gave is below.
     before: Lsn,
 }
@@ -33,10 +41,15 @@ pub(super) struct Replay {
 impl Replay {
     /// A new connection begins; `false`: to a server with another history.
     pub(super) fn restart(&mut self, same_history: bool) {
-        match self.seen.back() {
-            Some((last, _)) if same_history => self.before = last.next(),
-            _ => *self = Self::default(),
+        let Some((last, _)) = self.seen.back().filter(|_| same_history) else {
+            *self = Self::default();
+            return;
+        };
+        self.before = last.next();
+        if self.covered.len() == CONNECTIONS {
+            self.covered.pop_front();
         }
+        self.covered.extend(self.covers.take());
     }
 
     /// Whether this is another transaction than the one that was at this position before, or one
@@ -45,16 +58,22 @@ impl Replay {
         let mut hasher = DefaultHasher::new();
         mark.hash(&mut hasher);
         let mark = hasher.finish();
+        let first = self.covers.map_or(at, |(first, _)| first);
+        self.covers = Some((first, at));
         let mut another = false;
         if at < self.before {
-            match self.seen.binary_search_by_key(&at, |(at, _)| *at) {
-                Ok(found) if self.seen.get(found) == Some(&(at, mark)) => return false,
-                Err(0) => return false, // older than all that is remembered: nobody knows
-                Ok(_) | Err(_) => {
-                    self.other_history(at);
-                    another = true;
+            let forgotten = self.seen.front().is_none_or(|(oldest, _)| at < *oldest);
+            another = match self.seen.binary_search_by_key(&at, |(at, _)| *at) {
+                Ok(found) => self.seen.get(found) != Some(&(at, mark)),
+                Err(_) => {
+                    let covered = |(first, last): &(Lsn, Lsn)| *first <= at && at <= *last;
+                    !forgotten && self.covered.iter().any(covered)
                 }
+            };
+            if !another {
+                return false;
             }
+            self.other_history(at);
         }
         if self.seen.len() == MOST {
             self.seen.pop_front();
@@ -115,6 +134,18 @@ mod tests {
         assert!(!replay.is_another(Lsn::new(30), 3u64));
         replay.restart(true);
         assert!(!replay.is_another(Lsn::new(25), 9u64));
+    }
+
+    /// Found by chaos: a server that crashed forgets what the other instance has confirmed.
+    #[test]
+    fn what_another_process_streamed_in_between_says_nothing() {
+        let mut replay = after_five();
+        assert!(!replay.is_another(Lsn::new(90), 9u64));
+        replay.restart(true);
+        assert_eq!(others(&mut replay, 50, &[5, 6, 7, 8, 9, 10]), [false; 6]);
+        // But by now it was seen what there is.
+        replay.restart(true);
+        assert!(replay.is_another(Lsn::new(75), 7u64));
     }
 
     #[test]
