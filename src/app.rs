@@ -258,6 +258,8 @@ impl App {
         };
         let name = &options.slot.name;
         let over = |error| Error::Stream { slot: name.clone(), source: Box::new(error) };
+        let reason = "the slot is ours, the topics are being taken".to_owned();
+        set_role(&self.status, Role::Connecting, Some(reason));
         if !pipeline.own(claim, stop).await.map_err(over)? {
             return self.stopped();
         }
