@@ -49,6 +49,13 @@ READ=$(block "sh tutorial read")
 timeout --foreground 120 bash -euo pipefail -c "${READ//localhost:19092/localhost:$KAFKA_PORT}" >"$WORK/records"
 same() { sed -E 's/"timestamp":[0-9]+/"timestamp":0/; s/"id","[0-9a-f]{16}-[0-9a-f]{8}-[0-9a-f]{16}-([0-9a-f]{8})"/"id","\1"/' "$1"; }
 diff -u <(same "$WORK/expected") <(same "$WORK/records") || die "the records are not those that README.md shows"
+
+# 4. The consumer drops what is there twice.
+tests/servers/kafka-produce "localhost:$KAFKA_PORT" users.0 <"$WORK/records"
+CONSUMER=$(block "py tutorial consumer")
+timeout --foreground 120 "$ROOT/kafka-venv/bin/python" -c "${CONSUMER//localhost:19092/localhost:$KAFKA_PORT}" >"$WORK/read"
+[ "$(wc -l <"$WORK/read")" = "$COUNT" ] || { cat "$WORK/read"; die "the consumer of README.md does not print $COUNT records"; }
+
 CODE=0; stop $PID 30 || CODE=$?; PID=''
 [ $CODE = 0 ] || die "pgsluice ended with $CODE after SIGTERM"
 echo "tutorial: $COUNT records, as README.md shows them"
