@@ -7,12 +7,14 @@
 //! **Must stay true.** A name goes into the set only if its record is stored and visible: below the
 //! high watermark, and, in a transaction, committed. What is not understood is not taken for ours.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, sync::Arc};
 
 use super::{claim::ReadBack, queue::Identity};
 use crate::{
     batch::log::{self, Entries, Marker},
-    retry::Disposition,
     stored::{Name, Stored},
 };
 
@@ -21,6 +23,10 @@ const FIRST_STEP: i64 = 64;
 
 /// Records of one batch, unpacked: more than any batch of ours, and a bound for others'.
 const UNPACKED: usize = 128 << 20;
+
+/// Answers without a record to a request for nothing else. None is due, as a marker stands behind, but
+/// a broker that has to get the segment from a remote store may need several.
+const PATIENCE: u32 = 50;
 
 /// What all partitions have in common.
 #[derive(Debug)]
@@ -61,6 +67,8 @@ pub(super) struct Tail {
     pub(super) cut: bool,
     /// Nothing came of it in a request for several: it goes alone.
     pub(super) alone: bool,
+    /// Nor when it went alone, so many times.
+    nothing: u32,
     /// By producer, names in a transaction whose marker is still to come in this step.
     open: HashMap<i64, Vec<Name>>,
     /// The first marker of each producer in this step.
@@ -82,6 +90,7 @@ impl Tail {
             met: false,
             cut: false,
             alone: false,
+            nothing: 0,
             open: HashMap::new(),
             first: HashMap::new(),
             later: HashMap::new(),
@@ -123,7 +132,7 @@ impl Tail {
                 *start = (*start).min(entry.base_offset);
             }
             came = true;
-            self.take(sight, &entry)?;
+            self.take(sight, &entry, log_start);
             self.cursor = entry.last_offset + 1;
             let mine =
                 entry.producer_id == sight.identity.id && entry.epoch == sight.identity.epoch;
@@ -137,20 +146,24 @@ impl Tail {
             (self.cursor, came) = (next, true);
         }
         let Phase::Back { end, .. } = self.phase else { return Ok(()) };
-        let nothing_there = !came && only;
         self.alone = !came;
-        if self.cursor >= end || nothing_there {
+        self.nothing = if came { 0 } else { self.nothing + u32::from(only) };
+        if self.cursor >= end {
             self.step_back(sight, log_start);
+        } else if sight.is_enough() || self.nothing > PATIENCE {
+            // How the open transactions end is in what is not read.
+            (self.phase, self.cut) = (Phase::Done, true);
         }
         Ok(())
     }
 
-    /// What is older than `log_start` is gone.
+    /// What is older than `log_start` is gone. `false`: that explains nothing, as where brokers do not
+    /// tell with this error where the log begins.
     pub(super) fn out_of_range(&mut self, sight: &mut Sight, log_start: i64) -> bool {
-        if self.phase == Phase::Forward {
+        if self.phase == Phase::Forward || log_start <= self.cursor {
             return false;
         }
-        self.cursor = self.cursor.max(log_start);
+        self.cursor = log_start;
         if let Phase::Back { end, .. } = self.phase
             && self.cursor >= end
         {
@@ -159,18 +172,21 @@ impl Tail {
         true
     }
 
-    fn take(&mut self, sight: &mut Sight, entry: &log::Entry<'_>) -> Result<(), log::Error> {
+    fn take(&mut self, sight: &mut Sight, entry: &log::Entry<'_>, log_start: i64) {
         if let Some(marker) = entry.marker {
             let ended = self.open.remove(&entry.producer_id).unwrap_or_default();
             if marker == Marker::Commit {
                 ended.iter().for_each(|name| sight.keep(name));
             }
             self.first.entry(entry.producer_id).or_insert(marker);
-            return Ok(());
+            return;
         }
-        let Some(wanted) = sight.wanted else { return Ok(()) };
+        let Some(wanted) = sight.wanted else { return };
         let Self { open, met, .. } = self;
-        let read = entry.headers(b"id", UNPACKED, |_, value| {
+        let read = entry.headers(b"id", UNPACKED, |offset, value| {
+            if offset < log_start {
+                return; // deleted, though its batch is still there
+            }
             let Some(name) = Name::parse(value).filter(|name| name.source == wanted.source) else {
                 return;
             };
@@ -182,16 +198,13 @@ impl Tail {
                 sight.keep(&name);
             }
         });
-        match read {
-            Err(error) if matches!(error.disposition(), Disposition::Halt(_)) => {
-                tracing::warn!(
-                    topic = &*self.topic,
-                    partition = self.partition,
-                    "passed over, as if it were not ours: {error}"
-                );
-                Ok(())
-            }
-            read => read,
+        // Its checksum was right: it would be no other the next time.
+        if let Err(error) = read {
+            tracing::warn!(
+                topic = &*self.topic,
+                partition = self.partition,
+                "passed over, as if it were not ours: {error}"
+            );
         }
     }
 
@@ -209,10 +222,9 @@ impl Tail {
             Phase::Back { start, step, .. } => (start, step.saturating_mul(4)),
             Phase::Done => return,
         };
-        let over = sight.wanted.is_some_and(|wanted| sight.bytes >= wanted.max_bytes);
         if self.met || sight.wanted.is_none() || end <= log_start {
             self.phase = Phase::Done;
-        } else if over {
+        } else if sight.is_enough() {
             (self.phase, self.cut) = (Phase::Done, true);
         } else {
             let start = end.saturating_sub(step).max(log_start);
@@ -223,6 +235,11 @@ impl Tail {
 }
 
 impl Sight {
+    /// Whether no more is to be fetched.
+    fn is_enough(&self) -> bool {
+        self.wanted.is_some_and(|wanted| self.bytes >= wanted.max_bytes)
+    }
+
     fn keep(&mut self, name: &Name) {
         self.stored.insert(name);
     }

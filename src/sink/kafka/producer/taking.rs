@@ -384,7 +384,7 @@ fn choose(tails: &mut [Tail], leader: i32) -> Vec<&mut Tail> {
 }
 
 fn request(chosen: &[&mut Tail]) -> Fetch {
-    let waits = chosen.iter().all(|tail| tail.waits());
+    let waits = chosen.iter().all(|tail| tail.waits() || tail.alone);
     let partitions = chosen.iter().map(|tail| FetchPartition {
         topic: Arc::clone(&tail.topic),
         partition: tail.partition,
