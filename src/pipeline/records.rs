@@ -123,7 +123,14 @@ impl Records {
     /// Rows with these names are stored already: they are not sent again.
     pub(super) fn already_stored(&mut self, names: Stored) {
         match &mut self.stored {
-            Some(stored) => stored.merge(names),
+            Some(stored) => {
+                let refused = stored.refused();
+                stored.merge(names);
+                // What comes again must be followed by all that followed it.
+                if stored.refused() > refused {
+                    stored.retain(|_, _| false);
+                }
+            }
             None => self.stored = Some(names),
         }
     }

@@ -135,7 +135,7 @@ impl Taker {
             warn!(
                 partitions = read.cut,
                 names = stored.refused(),
-                "kafka.read_back was reached before all was read: rows behind it may be repeated"
+                "not all could be read back, see kafka.read_back: what is not confirmed is repeated"
             );
         }
         Ok(ours)
@@ -266,6 +266,11 @@ impl Taker {
         }
         read.bytes = sight.bytes;
         read.cut = tails.iter().filter(|tail| tail.cut).count();
+        if read.cut > 0 || sight.stored.refused() > 0 {
+            // A row that comes again must be followed by all that followed it, or its key would be
+            // left with an old value: and what was not read is what came first.
+            sight.stored.retain(|_, _| false);
+        }
         Ok(Ours { identity, partitions, taken: Taken { stored: sight.stored, read } })
     }
 
