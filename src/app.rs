@@ -234,7 +234,8 @@ impl App {
             () = stop.cancelled() => return self.stopped(),
             started = session.start(&options.slot.name, names, start) => started?,
         };
-        let (timeline, rewound) = (timelines.current(), self.rewound(&ready, wal_end));
+        let timeline = timelines.current();
+        let rewound = self.rewound(&ready, wal_end, timeline);
         self.begin(&ready, timeline, rewound);
         let claim = self.claim(&ready, rewound, lease);
         let (Some(producer), Some(records)) = (&mut self.producer, &mut self.records) else {
@@ -305,11 +306,12 @@ impl App {
     /// an earlier state, and writes other rows to the positions that follow. We go on from where its
     /// slot stands, and drop nothing: a halt would help nobody, as a process that is started anew
     /// knows of no earlier position, and does the same.
-    fn rewound(&self, ready: &slot::Ready, wal_end: Lsn) -> bool {
+    fn rewound(&self, ready: &slot::Ready, wal_end: Lsn, timeline: u32) -> bool {
         let stored = self.records.as_ref().map_or(Lsn::ZERO, |all| all.ledger().confirmed().lsn());
         let reached = self.last.received.max(stored);
-        // A standby that was restarted replays what it had: its end says little.
-        if wal_end >= reached || ready.server.in_recovery {
+        let promoted = self.identity.is_some_and(|(_, last)| last != timeline);
+        // A standby that was restarted replays what it had, and of other timelines the names tell.
+        if wal_end >= reached || ready.server.in_recovery || promoted {
             return false;
         }
         let (slot, from) = (&self.options.slot.name, ready.confirmed_flush);
