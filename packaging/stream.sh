@@ -1,18 +1,20 @@
 #!/bin/bash
 # packaging/stream.sh TARGET ROWS: the binary of target/dist/TARGET at work. PostgreSQL 17 and Kafka, TLS and SCRAM on both sides;
-# it runs as nobody, on a read-only file system that holds nothing but itself, its configuration and a CA file. ROWS rows are
-# committed and must all arrive. Then again with names: from /etc/hosts, and by DNS, with the CA in the system's place.
+# it runs as nobody, on a read-only file system that holds nothing but itself, its configuration and a CA file; what this
+# machine runs without qemu, with the system calls that the unit allows and no others. ROWS rows are committed and must all
+# arrive. Then again with names: from /etc/hosts, and by DNS, with the CA in the system's place.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 . packaging/env.sh
 TARGET=$1 ROWS=$2
 FIRST=$((${TESTS_PORTS:-15000} + 1100)); PG=$FIRST KAFKA=$((FIRST + 10)) ADMIN=$((FIRST + 70))
 NAMES=127.0.53.53 NAME=packaging-$FIRST
-need psql java python3 python3-venv openssl curl unshare
+need psql java python3 python3-venv openssl curl unshare systemd-analyze
 ROOTED=''; ! root true 2>/dev/null || ROOTED=yes
 as_root() { if [ -n "$ROOTED" ]; then root "$@"; else "$@"; fi; }
 [ -n "$ROOTED" ] || unshare --user --map-root-user --mount true 2>/dev/null || die "root or sudo is needed, as user namespaces are not allowed here"
-RUNNER=$(runner_of "$TARGET")
+RUNNER=$(runner_of "$TARGET") FILTERED=--filtered
+[ -z "$RUNNER" ] || FILTERED='' # qemu calls more than what it runs
 WORK=$(mktemp -d "${TMPDIR:-/var/tmp}/pgsluice-stream.XXXXXX") JAIL='' PID='' DNS=''
 chmod 755 "$WORK"
 tidy() {
@@ -74,7 +76,7 @@ T
 }
 inside() { # LOG COMMAND...: it runs in the jail, and its id is in PID
   local log=$1; shift
-  as_root packaging/jail.sh "$WORK/pid" "$JAIL" ${RUNNER:+/qemu} /pgsluice "$@" >>"$log" 2>&1
+  as_root packaging/jail.sh ${FILTERED:+"$FILTERED"} "$WORK/pid" "$JAIL" ${RUNNER:+/qemu} /pgsluice "$@" >>"$log" 2>&1
 }
 start() { # LOG
   : >"$WORK/$1"; rm -f "$WORK/pid"
@@ -108,14 +110,20 @@ sys.exit(0 if rows == list(range(1, want + 1)) else f"{len(rows)} records are no
 jail 127.0.0.1 ca.pem
 [ "$(cd "$JAIL" && find . -type f | grep -cv qemu)" = 3 ] || die "the jail holds more than binary, configuration and CA"
 inside "$WORK/version.log" version; inside "$WORK/config.log" config -c /pgsluice.toml
+if [ -n "$FILTERED" ]; then # that it is one: a call that is refused ends it
+  # shellcheck disable=SC2016
+  code=$(bash -c 'python3 packaging/filtered.py "$@"; echo $?' filtered "$(command -v chown)" root "$JAIL" 2>/dev/null)
+  [ "$code" = 159 ] || die "the filter lets chown through: exit $code"
+fi
 grep -q "^pgsluice $VERSION" "$WORK/version.log" || die "version does not say $VERSION"
 grep -q "sluice-secret" "$WORK/config.log" && die "config shows the password"
 grep -q 'name = "p"\|publication' "$WORK/config.log" || die "config does not show the publication"
-echo "$TARGET: $(cat "$WORK/version.log"), as nobody, read-only, in a folder of three files"
+echo "$TARGET: $(cat "$WORK/version.log"), as nobody, read-only, in a folder of three files${FILTERED:+, under the filter of the unit}"
 
 start run.log
 [ -z "$ROOTED" ] || [ "$(stat -c %u "/proc/$PID")" = 65534 ] || die "it does not run as nobody"
 grep -q "^[^ ]* [^ ]* [^ ]* [^ ]* / / ro" "/proc/$PID/mountinfo" || grep -q " / ro" "/proc/$PID/mountinfo" || die "its file system is not read-only"
+[ -z "$FILTERED" ] || grep -q "^Seccomp:[[:space:]]2" "/proc/$PID/status" || die "no filter is set"
 [ "$(sql "select bool_and(ssl) from pg_stat_ssl join pg_stat_activity using (pid) where usename = 'sluice'")" = t ] || die "not by TLS"
 BEFORE=$(rss) BEGIN=$(date +%s.%N)
 insert 1 "$ROWS"; arrived "$ROWS"

@@ -2,7 +2,7 @@
 # packaging/verify.sh: builds the x86_64 binary once in the quick profile (thin LTO) and sees that it is static, small, and works
 # alone in an empty folder with real servers. PROFILE=release for the real thing. For CI: a few minutes.
 # packaging/verify.sh --all: the three targets in the release profile, ARM by qemu; two builds in two folders are the same bytes;
-# the packages in a fresh root, the image, the end-to-end suite with the musl binary, and its rate beside glibc's.
+# the packages in a fresh root, the image, the end-to-end suite with the musl binary under the unit's filter, and its rate beside glibc's.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
 export TESTBED_INSTALL=${TESTBED_INSTALL:-${CI:-1}}
@@ -34,8 +34,13 @@ packaging/package.sh
 packaging/install-test.sh
 step "image"
 packaging/image.sh
-step "the end-to-end suite with the musl binary"
-TESTS_BINARY=$(readlink -f "$DIST/$X86/pgsluice") cargo test --locked --test end_to_end
+step "the end-to-end suite with the musl binary, with the system calls that the unit allows"
+need systemd-analyze
+packaging/check-units.sh --allowed >"$DIST/calls"
+printf '#!/bin/sh\nexec "%s" "%s" --calls "%s" "%s" "$@"\n' "$(python3 -c 'import sys; print(sys.executable)')" "$PWD/packaging/filtered.py" \
+  "$(readlink -f "$DIST/calls")" "$(readlink -f "$DIST/$X86/pgsluice")" >"$DIST/filtered"
+chmod 755 "$DIST/filtered"
+TESTS_BINARY=$(readlink -f "$DIST/filtered") cargo test --locked --test end_to_end
 step "rate, musl beside glibc"
 packaging/rate.sh
 step "done"

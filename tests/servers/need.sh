@@ -10,7 +10,7 @@ package_of() { # PROGRAM: its Debian package
   case $1 in
     java) echo default-jre-headless ;; mvn) echo maven ;; psql | pg_recvlogical) echo postgresql-client ;;
     python3-venv) echo python3-venv ;; runuser | flock | setsid) echo util-linux ;; useradd) echo passwd ;;
-    timeout) echo coreutils ;; cc) echo gcc ;; c++) echo g++ ;; *) echo "$1" ;;
+    systemd-analyze) echo systemd ;; timeout) echo coreutils ;; cc) echo gcc ;; c++) echo g++ ;; *) echo "$1" ;;
   esac
 }
 there() { # PROGRAM
