@@ -8,7 +8,7 @@ cd "$(dirname "$(readlink -f "$0")")/.."
 for t; do arch_of "$t" >/dev/null; done
 [ $# -gt 0 ] || set -- "${ALL[@]}"
 export PACKAGE_VERSION=${PACKAGE_VERSION:-$VERSION} MAINTAINER=${MAINTAINER:-pgsluice maintainers <maintainers@pgsluice.invalid>}
-need python3 gzip lintian rpm rpmlint
+need python3 gzip lintian rpm rpmlint zsh fish
 WORK=$(mktemp -d "${TMPDIR:-/var/tmp}/pgsluice-package.XXXXXX"); export WORK
 trap 'rm -rf "$WORK"' EXIT
 tools
@@ -17,6 +17,7 @@ if [ -z "${MANUAL:-}" ]; then
   MANUAL=$WORK/manual; mkdir "$MANUAL"
   cargo run --quiet --locked --example manual -- "$MANUAL" || die "the man page and the completions could not be generated"
 fi
+packaging/completions.sh "$MANUAL"
 gzip -9n <"$MANUAL/pgsluice.1" >"$WORK/pgsluice.1.gz"
 cp "$MANUAL/pgsluice.bash" "$MANUAL/_pgsluice" "$MANUAL/pgsluice.fish" "$WORK/"
 cp packaging/lintian-overrides "$WORK/"
