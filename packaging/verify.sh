@@ -14,6 +14,8 @@ case ${1:-} in
 esac
 step() { printf '== %s (after %s s)\n' "$*" $SECONDS; }
 
+step "units"
+packaging/check-units.sh
 step "build"
 packaging/build.sh "${TARGETS[@]}"
 for target in "${TARGETS[@]}"; do
