@@ -44,7 +44,7 @@ zpty -d shell
 Z
   OFFERED=$WORK/offered COMPLETIONS=$FOLDER ZDOTDIR=$WORK TERM=dumb timeout 60 zsh -f "$WORK/ask" "$1" ||
     { cat "$WORK/offered" >&2; die "zsh does not answer"; }
-  grep -vx 'ready\|end' "$WORK/offered" | sort -u
+  sed '/^ready$/d; /^end$/d' "$WORK/offered" | sort -u
 }
 offers() { # SHELL LINE WORD...: all of these
   local said; said=$("ask_$1" "$2")
