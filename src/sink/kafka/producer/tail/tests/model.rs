@@ -11,6 +11,9 @@ use crate::{
     progress::Ledger,
 };
 
+/// Commit and index of each.
+pub(super) type Names = Vec<(u64, u32)>;
+
 /// What may stand in a log. Names are commit and index.
 #[derive(Clone, Debug)]
 pub(super) enum Piece {
@@ -142,7 +145,7 @@ impl Log {
     }
 
     /// Names that must be found, and those that may be.
-    pub(super) fn naive(&self, from: u64, log_start: i64) -> (Vec<(u64, u32)>, Vec<(u64, u32)>) {
+    pub(super) fn naive(&self, from: u64, log_start: i64) -> (Names, Names) {
         let ours = self.told.len() - 1;
         let (mut must, mut may) = (Vec::new(), Vec::new());
         for (at, told) in self.told.iter().enumerate().take(ours) {
