@@ -114,7 +114,17 @@ impl Kafka {
     /// Every committed record of a topic: partitions one after the other, offsets ascending.
     #[track_caller]
     pub fn dump(&self, topic: &str) -> Vec<Record> {
-        let printed = run("kafka-dump", &[self.brokers(), topic], &[]);
+        self.dump_as(topic, "read_committed")
+    }
+
+    /// The same with those of transactions that are open or were aborted, and of whatever stands behind an open one.
+    #[track_caller]
+    pub fn dump_uncommitted(&self, topic: &str) -> Vec<Record> {
+        self.dump_as(topic, "read_uncommitted")
+    }
+
+    fn dump_as(&self, topic: &str, isolation: &str) -> Vec<Record> {
+        let printed = run("kafka-dump", &[self.brokers(), topic, "--isolation", isolation], &[]);
         let mut records: Vec<Record> = printed.lines().map(record).collect();
         records.sort_by_key(|record| (record.partition, record.offset));
         records

@@ -61,6 +61,8 @@ impl Ports {
     pub const QUOTE_IDENT: Self = Self(9);
     /// `tests/chaos.rs`: two instances, three brokers, faults in a random order.
     pub const CHAOS: Self = Self(10);
+    /// `tests/once.rs`: each row once, whatever was changed meanwhile.
+    pub const ONCE: Self = Self(11);
 
     /// A PostgreSQL's port: `i` from 0 to 9.
     pub fn postgres(self, i: u16) -> u16 {
@@ -154,10 +156,17 @@ pub fn try_run(name: &str, args: &[&str], env: &[(&str, &str)]) -> Output {
 /// Produces records that did not come from us: a line a record, as `kafka-dump` prints them.
 #[track_caller]
 pub fn produce(brokers: &str, topic: &str, lines: &str) {
+    produce_with(brokers, topic, lines, &[]);
+}
+
+/// The same with options of `kafka-produce`.
+#[track_caller]
+pub fn produce_with(brokers: &str, topic: &str, lines: &str, options: &[&str]) {
     let mut child = Command::new("timeout")
         .args(["--kill-after=10", "300"])
         .arg(script("kafka-produce"))
         .args([brokers, topic])
+        .args(options)
         .stdin(Stdio::piped())
         .spawn()
         .expect("the script starts");

@@ -26,6 +26,9 @@ pub enum Mode {
     CutAfter(u64),
     /// The same for bytes towards the server.
     CutAfterSent(u64),
+    /// Passes this many bytes more towards the client, in all connections together, and is then a [`Mode::BlackHole`]. What the
+    /// proxy had read of those that follow is lost.
+    HoleAfter(u64),
     /// A narrow link: so many bytes a second in each direction, for all connections together. What waits for its turn fills
     /// the socket of the sender, as nobody reads ahead of it.
     Slow(u32),
@@ -203,17 +206,17 @@ impl Shared {
         }
     }
 
-    /// Takes `wanted` bytes out of what may still pass: how many of them go on, and whether it is over then.
-    fn allow(&self, towards_client: bool, wanted: usize) -> (usize, bool) {
+    /// Takes `wanted` bytes out of what may still pass: how many of them go on, and what comes then if it is over.
+    fn allow(&self, towards_client: bool, wanted: usize) -> (usize, Option<Mode>) {
         let mut mode = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
-        let ((Mode::CutAfter(left), true) | (Mode::CutAfterSent(left), false)) =
-            (&mut *mode, towards_client)
-        else {
-            return (wanted, false);
+        let (left, then) = match (&mut *mode, towards_client) {
+            (Mode::CutAfter(left), true) | (Mode::CutAfterSent(left), false) => (left, Mode::Cut),
+            (Mode::HoleAfter(left), true) => (left, Mode::BlackHole),
+            _ => return (wanted, None),
         };
         let pass = usize::try_from(*left).unwrap_or(usize::MAX).min(wanted);
         *left -= u64::try_from(pass).unwrap_or(u64::MAX);
-        (pass, *left == 0)
+        (pass, (*left == 0).then_some(then))
     }
 }
 
@@ -297,14 +300,16 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, client: Op
                     shared.rewrite(buffer.get_mut(..length).unwrap_or_default());
                 }
                 shared.carry(towards_client, length);
-                let (pass, over) = shared.allow(towards_client, length);
+                let (pass, then) = shared.allow(towards_client, length);
                 let part = buffer.get(..pass).unwrap_or_default();
                 if !write(to, part, shared, born) {
                     return;
                 }
-                if over {
-                    *shared.mode.lock().unwrap_or_else(PoisonError::into_inner) = Mode::Cut;
-                    return;
+                if let Some(then) = then {
+                    *shared.mode.lock().unwrap_or_else(PoisonError::into_inner) = then;
+                    if then == Mode::Cut {
+                        return;
+                    }
                 }
             }
             Err(error) if again(&error) => {}

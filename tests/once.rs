@@ -1,0 +1,16 @@
+//! Each row once: whatever message a process was killed at, and whatever was changed before the next one was started.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    unreachable_pub,
+    reason = "clippy only sees #[test] functions as tests, not their helpers"
+)]
+
+#[path = "once/changed.rs"]
+mod changed;
+mod support;
+#[path = "once/topics.rs"]
+mod topics;
+#[path = "once/world.rs"]
+mod world;

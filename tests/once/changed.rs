@@ -1,0 +1,112 @@
+//! Another configuration than that of the process before.
+
+use std::collections::BTreeSet;
+
+use crate::support::Record;
+use crate::world::{
+    ALL, End, FIRST, SECOND, World, at_once, both, first_of, is_each_once, kafka, ours, postgres,
+    rows_of,
+};
+
+#[test]
+fn with_another_key_each_row_is_stored_once() {
+    both("key", &["t"], |world| {
+        world.first(&[]);
+        let (left_out, _) = world.second(&[r#"tables."public.t".key=["k"]"#]);
+        assert_eq!(left_out, world.unconfirmed());
+        is_each_once(&world.rows(&world.topic("t")), ALL, world);
+    });
+}
+
+#[test]
+fn with_another_partitioner_each_row_is_stored_once() {
+    both("partitioner", &["t"], |world| {
+        world.first(&["kafka.partitioner=fnv1a"]);
+        let (left_out, _) = world.second(&["kafka.partitioner=spread"]);
+        assert_eq!(left_out, world.unconfirmed());
+        is_each_once(&world.rows(&world.topic("t")), ALL, world);
+    });
+}
+
+#[test]
+fn in_every_compression_and_with_the_commits_time_each_row_is_stored_once() {
+    let codecs = ["none", "snappy", "lz4", "gzip"];
+    (postgres(), kafka());
+    at_once(codecs.into_iter().zip(codecs.into_iter().cycle().skip(1)), |(codec, next)| {
+        let world = World::new(codec, End::Killed, &["t"]);
+        let set = |codec| format!("kafka.compression={codec}");
+        world.first(&[&set(codec), "kafka.timestamp=commit", "batch.linger=20ms"]);
+        let (left_out, _) = world.second(&[&set(next), "kafka.timestamp=commit"]);
+        assert_eq!(left_out, world.unconfirmed());
+        is_each_once(&world.rows(&world.topic("t")), ALL, &world);
+    });
+}
+
+/// What is written while it is out goes nowhere, unless nobody confirmed it: never is it there twice.
+#[test]
+fn a_table_taken_out_and_put_back_in_has_each_row_once() {
+    both("out", &["t", "u"], |world| {
+        let only_t = [r#"tables."public.t".key=["id"]"#, "topic.unlisted=skip"];
+        world.first(&[]);
+        let half = world.unconfirmed() / 2;
+        world.write(44..48);
+        let (left_out, _) = world.drain(&only_t);
+        assert_eq!(left_out, half, "of the table that is in");
+        world.write(48..56);
+        world.drain(&[]);
+        is_each_once(&world.rows(&world.topic("t")), ALL, world);
+        let of_u: Vec<u32> = (0..44).chain(48..56).collect();
+        assert_eq!(world.rows(&world.topic("u")), of_u, "{}", world.name);
+    });
+}
+
+/// Documented: what was not confirmed is stored in the new topic again.
+#[test]
+fn a_table_moved_to_another_topic_loses_no_row_and_repeats_none_after_a_stop() {
+    both("moved", &["t"], |world| {
+        world.first(&[]);
+        let moved = world.topic("moved");
+        world.second(&[&format!(r#"tables."public.t"={moved}"#)]);
+        let (before, after) = (world.rows(&world.topic("t")), world.rows(&moved));
+        is_each_once(&before, 0..FIRST.end, world);
+        let from = if world.end == End::Killed { FIRST.start } else { SECOND.start };
+        is_each_once(&after, from..ALL.end, world);
+    });
+}
+
+/// Without names nothing can be left out.
+#[test]
+fn without_ids_no_row_is_lost() {
+    both("nameless", &["t"], |world| {
+        let no_id = [r#"headers=["op"]"#];
+        world.first(&no_id);
+        let (left_out, log) = world.second(&no_id);
+        assert_eq!(left_out, 0);
+        let mut rows = rows_of(&kafka().dump(&world.topic("t")));
+        let stored = rows.len();
+        rows.dedup();
+        is_each_once(&rows, ALL, world);
+        assert_eq!(stored, ALL.len() + world.unconfirmed(), "{log}");
+    });
+}
+
+/// Each knows its own records by their source, and leaves out none of the other's.
+#[test]
+fn two_pipelines_into_one_topic_store_each_row_once_each() {
+    both("two", &["t"], |world| {
+        let second = world.beside();
+        first_of(&[world, &second], &[]);
+        let (left_out, _) = world.second(&[]);
+        assert_eq!(left_out, world.unconfirmed());
+        let (left_out, _) = second.drain(&[]);
+        assert_eq!(left_out, world.unconfirmed());
+        let records = ours(&world.topic("t"));
+        let source = |record: &Record| record.header("id").unwrap()[..16].to_owned();
+        let sources: BTreeSet<_> = records.iter().map(source).collect();
+        assert_eq!(sources.len(), 2);
+        for one in sources {
+            let its = records.iter().filter(|record| source(record) == one).cloned();
+            is_each_once(&rows_of(&its.collect::<Vec<_>>()), ALL, world);
+        }
+    });
+}

@@ -1,0 +1,95 @@
+//! Topics that others change, or write to, before the next process starts.
+
+use crate::support::produce_with;
+use crate::world::{ALL, End, FIRST, SECOND, World, both, is_each_once, kafka};
+
+#[test]
+fn with_more_partitions_each_row_is_stored_once() {
+    both("partitions", &["t"], |world| {
+        world.first(&[]);
+        kafka().topics("alter", &[&world.topic("t"), "partitions=7"]);
+        let (left_out, _) = world.second(&[]);
+        assert_eq!(left_out, world.unconfirmed());
+        is_each_once(&world.rows(&world.topic("t")), ALL, world);
+    });
+}
+
+#[test]
+fn beside_a_foreign_writer_each_row_is_stored_once() {
+    both("foreign", &["t"], |world| {
+        let topic = world.topic("t");
+        kafka().topic(&topic, 2);
+        foreign(&topic, 10, &[]);
+        world.first(&[]);
+        foreign(&topic, 1000, &["-X", "batch.num.messages=7", "-X", "compression.type=zstd"]);
+        let (left_out, _) = world.second(&[]);
+        assert_eq!(left_out, world.unconfirmed());
+        is_each_once(&world.rows(&topic), ALL, world);
+    });
+}
+
+/// Its records are read back as ours are, whatever becomes of them.
+#[test]
+fn beside_foreign_transactions_ended_and_open_each_row_is_stored_once() {
+    both("foreign_open", &["t"], |world| {
+        let topic = world.topic("t");
+        kafka().topic(&topic, 2);
+        let (one, other) = (format!("{topic}-one"), format!("{topic}-other"));
+        foreign(&topic, 10, &["--transactional", &one, "--leave-open"]);
+        world.first(&[]);
+        foreign(&topic, 100, &["--transactional", &other]);
+        foreign(&topic, 10, &["--transactional", &other, "--leave-open"]);
+        let (left_out, _) = world.second(&[]);
+        assert_eq!(left_out, world.unconfirmed());
+        is_each_once(&world.rows(&topic), ALL, world);
+    });
+}
+
+#[test]
+fn in_a_compacted_topic_each_row_is_stored_once() {
+    both("compacted", &["t"], |world| {
+        let topic = world.topic("t");
+        kafka().topic_with(&topic, 2, &["cleanup.policy=compact"]);
+        world.first(&[]);
+        let (left_out, _) = world.second(&[]);
+        assert_eq!(left_out, world.unconfirmed());
+        is_each_once(&world.rows(&topic), ALL, world);
+    });
+}
+
+/// As retention would. What was not confirmed and is gone is stored again.
+#[test]
+fn in_an_emptied_topic_no_row_is_lost_or_stored_twice() {
+    both("emptied", &["t"], |world| {
+        world.first(&[]);
+        kafka().topics("empty", &[&world.topic("t")]);
+        what_is_gone_comes_again(world);
+    });
+}
+
+#[test]
+fn in_a_topic_made_anew_no_row_is_lost_or_stored_twice() {
+    both("anew", &["t"], |world| {
+        world.first(&[]);
+        kafka().topic(&world.topic("t"), 4);
+        what_is_gone_comes_again(world);
+    });
+}
+
+fn what_is_gone_comes_again(world: &World) {
+    let (left_out, log) = world.second(&[]);
+    assert_eq!(left_out, 0, "{log}");
+    is_each_once(&world.rows(&world.topic("t")), from(world)..ALL.end, world);
+}
+
+/// The first row that is in a topic of which all was deleted after the first process.
+fn from(world: &World) -> u32 {
+    if world.end == End::Killed { FIRST.start } else { SECOND.start }
+}
+
+/// Records of somebody else.
+fn foreign(topic: &str, count: usize, options: &[&str]) {
+    let line = |number| format!("{{\"key\":\"{number}\",\"value\":\"{{\\\"id\\\":{number}}}\"}}\n");
+    let lines: String = (0..count).map(line).collect();
+    produce_with(kafka().brokers(), topic, &lines, options);
+}
