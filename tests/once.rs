@@ -9,6 +9,8 @@
 
 #[path = "once/changed.rs"]
 mod changed;
+#[path = "once/promotion.rs"]
+mod promotion;
 mod support;
 #[path = "once/topics.rs"]
 mod topics;
