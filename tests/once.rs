@@ -9,6 +9,8 @@
 
 #[path = "once/changed.rs"]
 mod changed;
+#[path = "once/crash.rs"]
+mod crash;
 #[path = "once/promotion.rs"]
 mod promotion;
 mod support;

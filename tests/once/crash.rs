@@ -1,0 +1,94 @@
+//! Killed after each single message of a transaction.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use crate::support::{Mode, Pgsluice, eventually};
+use crate::world::{End, LIMIT, World, at_once, kafka, lines_of, ours, postgres, stored};
+
+/// Less than the shortest message (46 bytes) takes on the wire, also if a keepalive (23) comes before some of them: so each
+/// is the last one at some time.
+const STEP: u64 = 20;
+
+/// Seven messages, in the order of [`told`].
+fn transaction(world: &World, id: u32) {
+    let [second, third, last] = [id + 1, id + 2, id + 3];
+    world.sql(&format!(
+        "insert into t values ({id}, 1, 'a'); insert into t values ({second}, 1, 'a');
+         insert into t values ({third}, 1, 'a'); update t set a = 'b' where id = {id};
+         delete from t where id = {second}; update t set id = {last} where id = {third};
+         select pg_logical_emit_message(true, 'app', 'message {id}')"
+    ));
+}
+
+fn told(id: u32) -> Vec<String> {
+    let [second, third, last] = [id + 1, id + 2, id + 3];
+    vec![
+        format!("c {id}"),
+        format!("c {second}"),
+        format!("c {third}"),
+        format!("u {id}"),
+        format!("d {second}"),
+        format!("d {third}"),
+        format!("u {last}"),
+    ]
+}
+
+#[test]
+fn killed_after_each_message_of_a_transaction_each_row_is_stored_once() {
+    (postgres(), kafka());
+    let (turn, seen) = (AtomicU32::new(1), Mutex::new(BTreeSet::new()));
+    at_once(0..4, |number| {
+        let world = World::new(&format!("crash_{number}"), End::Killed, &["t"]);
+        let messages = format!("message.topic={}", world.topic("m"));
+        let sets = [messages.as_str(), "topic.partitions=1"];
+        let mut expected = Vec::new();
+        for id in (0..).step_by(10) {
+            let bytes = u64::from(turn.fetch_add(1, Ordering::SeqCst)) * STEP;
+            let mut sluice = world.start(&sets);
+            // So that the table is described.
+            transaction(&world, id);
+            world.wait_confirmed(&mut sluice);
+            let rows = killed_after(&world, bytes, sluice, id + 5);
+            expected.extend([id, id + 5].into_iter().flat_map(told));
+            let Some(rows) = rows else { break };
+            seen.lock().unwrap_or_else(PoisonError::into_inner).insert(rows);
+        }
+        world.drain(&sets);
+        let told = lines_of(&ours(&world.topic("t")));
+        assert_eq!(told, expected, "{}", world.name);
+        assert_eq!(ours(&world.topic("m")).len() * 7, expected.len(), "{}", world.name);
+    });
+    let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
+    assert_eq!(seen, (0..=7).collect(), "after how many messages it was killed");
+}
+
+/// Lets so many bytes of a transaction through, waits until what came is stored, and kills. Gives back how many of
+/// its messages came; `None` if it came as a whole and was confirmed.
+fn killed_after(world: &World, bytes: u64, mut sluice: Pgsluice, id: u32) -> Option<usize> {
+    let count = |name: &str| sluice.metric(name, &[]) as u64;
+    let updates = || sluice.metric("pgsluice_rows_total", &["op=\"u\""]) as u64;
+    let (received, rows) = (count("pgsluice_received_bytes_total"), count("pgsluice_rows_total"));
+    let (before, updated) = (stored(&sluice), updates());
+    world.proxy.set(Mode::HoleAfter(bytes));
+    transaction(world, id);
+    let now = world.sql("select pg_current_wal_insert_lsn()");
+    let mut whole = false;
+    eventually(LIMIT, "so many bytes have come", || {
+        let came = count("pgsluice_received_bytes_total") >= received + bytes;
+        whole = !came && world.confirmed(&now);
+        whole || came
+    });
+    let rows = (count("pgsluice_rows_total") - rows) as usize;
+    // The second update changes the key: two records.
+    let records = rows + usize::from(updates() - updated == 2);
+    eventually(LIMIT, "what came is stored", || stored(&sluice) == before + records);
+    sluice.kill();
+    world.proxy.cut_once();
+    (!whole).then_some(rows)
+}
