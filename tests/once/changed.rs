@@ -31,7 +31,8 @@ fn with_another_partitioner_each_row_is_stored_once() {
 #[test]
 fn in_every_compression_and_with_the_commits_time_each_row_is_stored_once() {
     let codecs = ["none", "snappy", "lz4", "gzip"];
-    (postgres(), kafka());
+    postgres();
+    kafka();
     at_once(codecs.into_iter().zip(codecs.into_iter().cycle().skip(1)), |(codec, next)| {
         let world = World::new(codec, End::Killed, &["t"]);
         let set = |codec| format!("kafka.compression={codec}");

@@ -41,7 +41,8 @@ fn told(id: u32) -> Vec<String> {
 
 #[test]
 fn killed_after_each_message_of_a_transaction_each_row_is_stored_once() {
-    (postgres(), kafka());
+    postgres();
+    kafka();
     let (turn, seen) = (AtomicU32::new(1), Mutex::new(BTreeSet::new()));
     at_once(0..4, |number| {
         let world = World::new(&format!("crash_{number}"), End::Killed, &["t"]);

@@ -91,7 +91,8 @@ impl Drop for Pair {
 
 #[test]
 fn a_promotion_that_loses_wal_loses_no_row_of_the_new_timeline_and_counts_the_others() {
-    (postgres(), kafka());
+    postgres();
+    kafka();
     at_once([("promoted", 1, false), ("promoted_killed", 3, true)], |(name, port, killed)| {
         let pair = Pair::new(name, port);
         let mut sluice = pair.start();
