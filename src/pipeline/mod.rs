@@ -11,6 +11,7 @@
 mod counts;
 mod error;
 mod out;
+mod own;
 mod records;
 mod replay;
 mod report;
@@ -34,23 +35,17 @@ pub use report::Progress;
 use report::{REPORT, telling};
 
 use crate::{
-    lsn::Lsn,
     metrics,
     pg::{
         pgoutput,
         relations::{Event, Questions, Relations},
         session::Catalog,
         stream::{Incoming, ReplicationStream},
-        timeline::Timelines,
     },
     sink::{
         Delivery,
-        kafka::{
-            Producer,
-            producer::{Claim, Met, Taken},
-        },
+        kafka::{Producer, producer::Met},
     },
-    stored::Stored,
 };
 
 /// Which time a record carries.
@@ -109,31 +104,6 @@ pub struct Pipeline<'a> {
 }
 
 impl Pipeline<'_> {
-    /// Makes the topics ours, now that the slot is: before the first row, with PostgreSQL kept
-    /// informed all the while. `false`: stopped before it was done.
-    ///
-    /// # Errors
-    /// The session is over, as in [`Self::run`].
-    pub async fn own(&mut self, claim: Claim, stop: &CancellationToken) -> Result<bool, Error> {
-        let (told, trouble) = (self.progress(false), self.producer.troubles());
-        let Self { stream, relations, catalog, records, producer, report, .. } = self;
-        let work = async {
-            let Taken { mut stored, .. } = producer.take(claim).await?;
-            sift(&mut stored, relations.timelines(), catalog).await?;
-            records.already_stored(stored);
-            Ok::<(), Error>(())
-        };
-        let mut work = pin!(telling(work, *report, told, trouble));
-        loop {
-            select! {
-                biased;
-                () = stop.cancelled() => return Ok(false),
-                done = &mut work => return done.map(|()| true),
-                turned = stream.turn(false) => turned?,
-            }
-        }
-    }
-
     /// Streams until `stop`, and then to the end of the open transaction, until all is stored and
     /// PostgreSQL knows. `Ok` means that not one row will be repeated.
     ///
@@ -377,48 +347,6 @@ pub async fn look_up(
     records.learn(name, topic.partitions, topic.compacted, topic.max_message_bytes);
     if let Some(stored) = stored {
         records.already_stored(stored);
-    }
-    Ok(())
-}
-
-/// Keeps the names of records that this server has, or will send again: not those that an earlier
-/// primary wrote beyond the point where its standby was promoted, and none at all from a server
-/// that was put back to an earlier state.
-async fn sift(
-    stored: &mut Stored,
-    timelines: &Timelines,
-    catalog: &mut Catalog,
-) -> Result<(), Error> {
-    let mut last = Lsn::ZERO;
-    let phantoms = stored.retain(|timeline, commit| {
-        let ours = timelines.of(commit) == timeline;
-        last = if ours { last.max(commit) } else { last };
-        ours
-    });
-    if phantoms > 0 {
-        metrics::phantoms(phantoms);
-        tracing::warn!(
-            records = phantoms,
-            timeline = timelines.current(),
-            "the topics hold records of transactions that this server does not have: its \
-             predecessor wrote them, and lost them when this one was promoted. They stay there"
-        );
-    }
-    if stored.is_empty() {
-        return Ok(());
-    }
-    // Now, not at login: another instance may have streamed in between.
-    if let Some(end) = catalog.wal_end().await?.filter(|end| *end <= last) {
-        tracing::warn!(
-            %end,
-            stored = %last,
-            records = stored.len(),
-            "the topics hold records of positions that PostgreSQL's WAL has not reached: it was put \
-             back to an earlier state, as from a copy of its files. Everything that the slot gives \
-             from now on is stored; what was stored before stays in its topics, and some of it has an \
-             id in common with what comes now"
-        );
-        stored.retain(|_, _| false);
     }
     Ok(())
 }

@@ -192,6 +192,14 @@ pub enum Error {
         /// Its `node.id`.
         id: i32,
     },
+    /// What shuts others out is not where it was put.
+    #[error("the marker of a new epoch has not come to {topic}[{partition}]")]
+    NoMarker {
+        /// Topic.
+        topic: Arc<str>,
+        /// Partition.
+        partition: i32,
+    },
     /// What a partition holds cannot be read back.
     #[error("{topic}[{partition}] cannot be read back")]
     Log {
@@ -233,6 +241,7 @@ impl Error {
             | Self::Malformed { .. }
             | Self::Incomplete { .. }
             | Self::NoSuchBroker { .. }
+            | Self::NoMarker { .. }
             | Self::Doubt { .. }
             | Self::Fenced { .. }
             | Self::TopicNotReady { .. } => Disposition::Retry,
