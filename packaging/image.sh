@@ -48,7 +48,7 @@ tar -C "$IMAGE" --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --
 echo "image: ${#PAIRS[@]} architectures, $DIGEST, $(stat -c %s "$DIST/pgsluice-$VERSION.oci.tar") bytes; read by skopeo, unpacked by umoci, run"
 
 "$VENV/bin/kubernetes-validate" --strict packaging/kubernetes.yaml || die "packaging/kubernetes.yaml is not what Kubernetes takes"
-# And what is inside of it is what pgsluice takes.
+# And what is inside of it is what pgsluice takes, without the environment: release.sh's PGSLUICE_COMMIT would be a key.
 "$VENV/bin/python" - "$WORK" <<'P'
 import sys, yaml
 for part in yaml.safe_load_all(open("packaging/kubernetes.yaml")):
@@ -58,6 +58,6 @@ for part in yaml.safe_load_all(open("packaging/kubernetes.yaml")):
 P
 touch "$WORK/postgres" "$WORK/kafka" # passwords that can be read
 case $(uname -m) in
-  x86_64) [ ! -x "$DIST/$X86/pgsluice" ] || "$DIST/$X86/pgsluice" config -c "$WORK/pgsluice.toml" >/dev/null || die "the configuration in packaging/kubernetes.yaml is wrong" ;;
+  x86_64) [ ! -x "$DIST/$X86/pgsluice" ] || env -i "$DIST/$X86/pgsluice" config -c "$WORK/pgsluice.toml" >/dev/null || die "the configuration in packaging/kubernetes.yaml is wrong" ;;
 esac
 echo "kubernetes.yaml: as the schemas want it"
