@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use Verdict::{Halt, NewProducer, Refresh, Split, Stored, Wait};
+use Verdict::{Doubt, Halt, Refresh, Split, Stored, Wait};
 
 use crate::retry::{Disposition, Exit};
 
@@ -22,9 +22,9 @@ pub enum Verdict {
     Refresh,
     /// Send less at once.
     Split,
-    /// The broker does not take this producer id's sequence any more: the same batch again under
-    /// a new id, or, if it was stored already, a duplicate.
-    NewProducer,
+    /// The broker does not go on with our sequence, or with us: only reading the topic tells what is
+    /// stored.
+    Doubt,
     /// Only a person can mend it, so.
     Halt(Exit, &'static str),
 }
@@ -34,7 +34,7 @@ impl Verdict {
     #[must_use]
     pub const fn disposition(self) -> Disposition {
         match self {
-            Stored | Wait | Refresh | Split | NewProducer => Disposition::Retry,
+            Stored | Wait | Refresh | Split | Doubt => Disposition::Retry,
             Halt(exit, _) => Disposition::Halt(exit),
         }
     }
@@ -213,11 +213,11 @@ const TABLE: &[Row] = &[
     row(42, "INVALID_REQUEST", BUG, BUG),
     row(43, "UNSUPPORTED_FOR_MESSAGE_FORMAT", FORMAT, Wait),
     row(44, "POLICY_VIOLATION", POLICY, POLICY),
-    row(45, "OUT_OF_ORDER_SEQUENCE_NUMBER", NewProducer, Wait),
-    row(46, "DUPLICATE_SEQUENCE_NUMBER", NewProducer, Wait),
-    row(47, "INVALID_PRODUCER_EPOCH", NewProducer, Wait),
-    row(48, "INVALID_TXN_STATE", NewProducer, Wait),
-    row(49, "INVALID_PRODUCER_ID_MAPPING", NewProducer, Wait),
+    row(45, "OUT_OF_ORDER_SEQUENCE_NUMBER", Doubt, Wait),
+    row(46, "DUPLICATE_SEQUENCE_NUMBER", Doubt, Wait),
+    row(47, "INVALID_PRODUCER_EPOCH", Doubt, Wait),
+    row(48, "INVALID_TXN_STATE", Doubt, Wait),
+    row(49, "INVALID_PRODUCER_ID_MAPPING", Doubt, Wait),
     row(50, "INVALID_TRANSACTION_TIMEOUT", Wait, Wait),
     row(51, "CONCURRENT_TRANSACTIONS", Wait, Wait),
     row(52, "TRANSACTION_COORDINATOR_FENCED", Wait, Wait),
@@ -227,7 +227,7 @@ const TABLE: &[Row] = &[
     row(56, "KAFKA_STORAGE_ERROR", Refresh, Wait),
     row(57, "LOG_DIR_NOT_FOUND", Refresh, Wait),
     row(58, "SASL_AUTHENTICATION_FAILED", LOGIN, LOGIN),
-    row(59, "UNKNOWN_PRODUCER_ID", NewProducer, Wait),
+    row(59, "UNKNOWN_PRODUCER_ID", Doubt, Wait),
     row(60, "REASSIGNMENT_IN_PROGRESS", Wait, Wait),
     row(61, "DELEGATION_TOKEN_AUTH_DISABLED", LOGIN, LOGIN),
     row(62, "DELEGATION_TOKEN_NOT_FOUND", LOGIN, LOGIN),
@@ -258,7 +258,7 @@ const TABLE: &[Row] = &[
     row(87, "INVALID_RECORD", RECORD, Wait),
     row(88, "UNSTABLE_OFFSET_COMMIT", Wait, Wait),
     row(89, "THROTTLING_QUOTA_EXCEEDED", Wait, Wait),
-    row(90, "PRODUCER_FENCED", NewProducer, Wait),
+    row(90, "PRODUCER_FENCED", Doubt, Wait),
     row(91, "RESOURCE_NOT_FOUND", Wait, Wait),
     row(92, "DUPLICATE_RESOURCE", Wait, Wait),
     row(93, "UNACCEPTABLE_CREDENTIAL", Wait, Wait),
@@ -288,7 +288,7 @@ const TABLE: &[Row] = &[
     row(117, "UNKNOWN_SUBSCRIPTION_ID", Wait, Wait),
     row(118, "TELEMETRY_TOO_LARGE", Wait, Wait),
     row(119, "INVALID_REGISTRATION", Wait, Wait),
-    row(120, "TRANSACTION_ABORTABLE", NewProducer, Wait),
+    row(120, "TRANSACTION_ABORTABLE", Doubt, Wait),
     row(121, "INVALID_RECORD_STATE", Wait, Wait),
     row(122, "SHARE_SESSION_NOT_FOUND", Wait, Wait),
     row(123, "INVALID_SHARE_SESSION_EPOCH", Wait, Wait),

@@ -70,8 +70,8 @@ impl Machine {
                 unstored(answer.code)
             }
             Verdict::Split => Failure::TooLarge,
-            Verdict::NewProducer if matches!(answer.code, 45 | 46 | 59) => Failure::OutOfOrder,
-            Verdict::NewProducer => Failure::Fenced,
+            Verdict::Doubt if matches!(answer.code, 45 | 46 | 59) => Failure::OutOfOrder,
+            Verdict::Doubt => Failure::Fenced,
             Verdict::Halt(..) => return self.refused(broker, answer),
         };
         self.fail(place, part, failure, now, random);
