@@ -145,10 +145,12 @@ impl Taker {
         sight: &mut Sight,
         read: &mut Read,
     ) -> Result<(), Error> {
-        let end = Instant::now() + self.options.request_timeout;
+        let mut heard = Instant::now();
         loop {
             let Some(leader) = next_leader(tails) else { return Ok(()) };
-            if let Some(tail) = tails.iter().find(|tail| tail.waits() && Instant::now() > end) {
+            let waiting = tails.iter().find(|tail| tail.waits());
+            let over = heard.elapsed() > self.options.request_timeout;
+            if let Some(tail) = waiting.filter(|_| over) {
                 // The topic may have been made anew in between.
                 let (topic, partition) = (Arc::clone(&tail.topic), tail.partition);
                 return Err(Error::NoMarker { topic, partition });
@@ -158,6 +160,7 @@ impl Taker {
             let request = request(&chosen);
             read.requests += 1;
             let only = chosen.len() == 1;
+            let reads = chosen.iter().any(|tail| !tail.waits());
             let fetched = broker.fetch(request).await?;
             for tail in chosen {
                 let of = |answer: &&PartitionFetched| {
@@ -165,6 +168,10 @@ impl Taker {
                 };
                 let Some(answer) = fetched.partitions.iter().find(of) else { continue };
                 digest(&broker, tail, sight, answer, only)?;
+            }
+            // Whoever waits for its marker waits for those that are read back, too, however long that is.
+            if reads {
+                heard = Instant::now();
             }
             tails.rotate_left(1);
         }
