@@ -4,6 +4,7 @@
 //! over; everything else ends the process with the exit code of its kind. The producer and the
 //! ledger outlive a session: what was handed to Kafka is stored whatever becomes of PostgreSQL.
 
+mod claim;
 mod error;
 mod shown;
 mod trouble;
@@ -18,8 +19,11 @@ use std::{
 use tokio::{select, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-pub use self::error::{Error, chain};
 pub(crate) use self::shown::now_ms;
+pub use self::{
+    claim::Once,
+    error::{Error, chain},
+};
 use self::{
     shown::{set_role, show},
     trouble::Trouble,
@@ -40,13 +44,7 @@ use crate::{
     pipeline::{self, Pipeline, Progress, Records},
     retry::{Backoff, Disposition},
     route::{self, Routes},
-    sink::{
-        self,
-        kafka::{
-            Producer,
-            producer::{Claim, ReadBack},
-        },
-    },
+    sink::{self, kafka::Producer},
     status::{self, Role, Status},
 };
 
@@ -81,17 +79,6 @@ pub struct Options {
     pub once: Once,
     /// `admin.listen`; `None`: no HTTP.
     pub admin: Option<SocketAddr>,
-}
-
-/// `kafka.transactional_id`, `kafka.read_back` and `kafka.read_back_memory`.
-#[derive(Clone, Debug)]
-pub struct Once {
-    /// As whom Kafka knows this pipeline. `None`: by the cluster and the slot.
-    pub transactional_id: Option<String>,
-    /// Most bytes to read back when the topics are taken.
-    pub read_back: u64,
-    /// Most bytes of memory for what was read back.
-    pub read_back_memory: usize,
 }
 
 /// Streams until `stop`.
@@ -284,48 +271,6 @@ impl App {
             status.system_identifier = Some(identity.0.to_string());
             status.timeline = Some(identity.1);
         });
-    }
-
-    /// As whom to take the topics.
-    fn claim(&self, ready: &slot::Ready, rewound: bool, lease: Lease) -> Claim {
-        let Options { slot, publication, encode, once, .. } = &self.options;
-        let system = ready.server.system_identifier;
-        let default = || format!("pgsluice-{system}-{}", slot.name);
-        let transactional_id = once.transactional_id.clone().unwrap_or_else(default);
-        let named = encode.headers.contains(&encode::Header::Id) && !rewound;
-        let read_back = named.then(|| ReadBack {
-            source: Source::new(system, &slot.name, &publication.names).get(),
-            from: ready.confirmed_flush,
-            max_bytes: once.read_back,
-            memory: once.read_back_memory,
-        });
-        Claim { transactional_id: Some(transactional_id.into()), read_back, lease }
-    }
-
-    /// Whether the server's WAL ends before a position that it had reached: then it was put back to
-    /// an earlier state, and writes other rows to the positions that follow. We go on from where its
-    /// slot stands, and drop nothing: a halt would help nobody, as a process that is started anew
-    /// knows of no earlier position, and does the same.
-    fn rewound(&self, ready: &slot::Ready, wal_end: Lsn, timeline: u32) -> bool {
-        let stored = self.records.as_ref().map_or(Lsn::ZERO, |all| all.ledger().confirmed().lsn());
-        let reached = self.last.received.max(stored);
-        let promoted = self.identity.is_some_and(|(_, last)| last != timeline);
-        // A standby that was restarted replays what it had, and of other timelines the names tell.
-        if wal_end >= reached || ready.server.in_recovery || promoted {
-            return false;
-        }
-        let (slot, from) = (&self.options.slot.name, ready.confirmed_flush);
-        tracing::warn!(
-            slot,
-            %wal_end,
-            %reached,
-            %from,
-            "PostgreSQL's WAL ends before a position that it had reached: it was put back to an \
-             earlier state, as from a copy of its files. Everything that the slot gives from now on \
-             is stored; what was stored before stays in its topics, and some of it has an id in \
-             common with what comes now"
-        );
-        true
     }
 
     /// All that comes before `START_REPLICATION`: PostgreSQL first, then Kafka.

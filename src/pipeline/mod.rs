@@ -30,6 +30,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use error::{Error, RowError};
+use own::leave_out;
 pub use records::Records;
 pub use report::Progress;
 use report::{REPORT, telling};
@@ -46,6 +47,7 @@ use crate::{
         Delivery,
         kafka::{Producer, producer::Met},
     },
+    stored::Stored,
 };
 
 /// Which time a record carries.
@@ -277,7 +279,10 @@ impl Pipeline<'_> {
             }
             let Some(relation) = relations.get(questions.oid) else { return Ok(()) };
             if let Some(name) = records.describe(relation) {
-                look_up(records, producer, name).await?;
+                let stored = look_up(records, producer, name).await?;
+                if let Some(stored) = stored {
+                    leave_out(stored, relations.timelines(), catalog, records).await?;
+                }
             }
             records.compile(relation);
             Ok::<(), Error>(())
@@ -334,7 +339,8 @@ impl Pipeline<'_> {
     }
 }
 
-/// Looks a topic up in Kafka, and makes it known.
+/// Looks a topic up in Kafka, and makes it known. Gives the names of our records there, if the
+/// topics are ours.
 ///
 /// # Errors
 /// The topic cannot be used.
@@ -342,13 +348,10 @@ pub async fn look_up(
     records: &mut Records,
     producer: &mut Producer,
     name: Arc<str>,
-) -> Result<(), Error> {
+) -> Result<Option<Stored>, Error> {
     let Met { topic, stored } = producer.topic(&name).await?;
     records.learn(name, topic.partitions, topic.compacted, topic.max_message_bytes);
-    if let Some(stored) = stored {
-        records.already_stored(stored);
-    }
-    Ok(())
+    Ok(stored)
 }
 
 /// Waits until then; for ever if there is no such time.

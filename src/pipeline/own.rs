@@ -5,7 +5,7 @@ use std::pin::pin;
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Pipeline, report::telling};
+use super::{Error, Pipeline, Records, report::telling};
 use crate::{
     lsn::Lsn,
     metrics,
@@ -24,10 +24,8 @@ impl Pipeline<'_> {
         let (told, trouble) = (self.progress(false), self.producer.troubles());
         let Self { stream, relations, catalog, records, producer, report, .. } = self;
         let work = async {
-            let Taken { mut stored, .. } = producer.take(claim).await?;
-            sift(&mut stored, relations.timelines(), catalog).await?;
-            records.already_stored(stored);
-            Ok::<(), Error>(())
+            let Taken { stored, .. } = producer.take(claim).await?;
+            leave_out(stored, relations.timelines(), catalog, records).await
         };
         let mut work = pin!(telling(work, *report, told, trouble));
         loop {
@@ -41,13 +39,14 @@ impl Pipeline<'_> {
     }
 }
 
-/// Keeps the names of records that this server has, or will send again: not those that an earlier
-/// primary wrote beyond the point where its standby was promoted, and none at all from a server
-/// that was put back to an earlier state.
-async fn sift(
-    stored: &mut Stored,
+/// Has the rows with these names left out, as far as this server has them, or will send them again:
+/// not those that an earlier primary wrote beyond the point where its standby was promoted, and none
+/// at all from a server that was put back to an earlier state.
+pub(super) async fn leave_out(
+    mut stored: Stored,
     timelines: &Timelines,
     catalog: &mut Catalog,
+    records: &mut Records,
 ) -> Result<(), Error> {
     let mut last = Lsn::ZERO;
     let phantoms = stored.retain(|timeline, commit| {
@@ -78,7 +77,8 @@ async fn sift(
              from now on is stored; what was stored before stays in its topics, and some of it has an \
              id in common with what comes now"
         );
-        stored.retain(|_, _| false);
+        records.distrust();
     }
+    records.already_stored(stored);
     Ok(())
 }

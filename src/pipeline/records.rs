@@ -6,10 +6,11 @@
 //! **Invariant.** Every record that is appended is in the ledger first, so that no ack can come
 //! for what is not there yet.
 
+mod known;
+
 use std::{
     collections::{HashMap, HashSet},
     convert::Infallible,
-    hash::Hash,
     sync::Arc,
 };
 
@@ -63,8 +64,10 @@ pub struct Records {
     replay: Replay,
     /// What was read back from the topics: these rows are not sent again.
     stored: Option<Stored>,
-    /// Something of the open transaction is among them.
+    /// Something of the open transaction may be among them.
     partly_stored: bool,
+    /// What is read back from this server's topics tells of another history.
+    distrusted: bool,
     key: Vec<u8>,
     old_key: Vec<u8>,
     headers: Headers,
@@ -95,6 +98,7 @@ impl Records {
             replay: Replay::default(),
             stored: None,
             partly_stored: false,
+            distrusted: false,
             key: Vec::new(),
             old_key: Vec::new(),
             headers: Headers::default(),
@@ -106,33 +110,6 @@ impl Records {
     #[must_use]
     pub const fn ledger(&self) -> &Ledger {
         &self.ledger
-    }
-
-    /// A new connection begins at `confirmed`. Everything that is not confirmed comes again.
-    pub fn restart(&mut self, confirmed: Lsn, same_history: bool) {
-        self.replay.restart(same_history);
-        self.stored = None;
-        self.batcher.flush_all();
-        while self.batcher.closed().is_some() {} // It comes again.
-        self.ledger.restart(confirmed);
-        self.tables.clear();
-        self.ticket = None;
-        self.partly_stored = false;
-    }
-
-    /// Rows with these names are stored already: they are not sent again.
-    pub(super) fn already_stored(&mut self, names: Stored) {
-        match &mut self.stored {
-            Some(stored) => {
-                let refused = stored.refused();
-                stored.merge(names);
-                // What comes again must be followed by all that followed it.
-                if stored.refused() > refused {
-                    stored.retain(|_, _| false);
-                }
-            }
-            None => self.stored = Some(names),
-        }
     }
 
     /// Where the rows of `relation` go; `Some`: a topic that [`Self::learn`] is to be told of first.
@@ -190,21 +167,6 @@ impl Records {
         let Transaction { xid, commit, committed_at, timeline } = *transaction;
         self.ticket = Some(self.ledger.begin());
         self.recognise(timeline, commit, (xid, committed_at));
-    }
-
-    /// A transaction comes, or a message of none: whether some of it is stored already.
-    fn recognise(&mut self, timeline: u32, commit: Lsn, mark: impl Hash) {
-        if self.replay.is_another(commit, mark) {
-            self.stored = None;
-        }
-        self.partly_stored = false;
-        if let Some(stored) = &mut self.stored {
-            stored.pass(commit);
-            self.partly_stored = stored.transaction(timeline, commit);
-            if stored.is_empty() {
-                self.stored = None;
-            }
-        }
     }
 
     pub(super) fn commit(&mut self, commit: Lsn) -> Option<Confirmed> {
