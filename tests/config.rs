@@ -579,6 +579,18 @@ fn the_watermark_that_nobody_set_follows_a_small_read_buffer() {
 }
 
 #[test]
+fn a_transactional_id_is_neither_empty_nor_longer_than_a_name() {
+    let with = |id: &str| Given::least("").set("kafka.transactional_id", id);
+    for id in [String::new(), "x".repeat(250)] {
+        says(&with(&id).bad(), &["kafka.transactional_id must have 1 to 249 bytes"]);
+    }
+    let app = with("mine").load().unwrap().app;
+    assert_eq!(app.once.transactional_id.as_deref(), Some("mine"));
+    let app = Given::least("").load().unwrap().app;
+    assert_eq!(app.once.transactional_id, None);
+}
+
+#[test]
 fn a_value_of_the_wrong_type_is_named() {
     for (key, line, words) in [
         (

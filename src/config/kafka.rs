@@ -50,7 +50,7 @@ pub(super) fn build(s: &mut Settings, purpose: Purpose) -> Kafka {
             topic: topic(s),
         },
         once: Once {
-            transactional_id: s.text("kafka.transactional_id"),
+            transactional_id: transactional_id(s),
             read_back: s.size("kafka.read_back"),
             read_back_memory: s.size("kafka.read_back_memory"),
         },
@@ -106,6 +106,14 @@ fn client_id(s: &mut Settings) -> String {
         s.wrong("kafka.client_id", "is longer than 249 bytes");
     }
     id
+}
+
+fn transactional_id(s: &mut Settings) -> Option<String> {
+    let id = s.text("kafka.transactional_id")?;
+    if id.is_empty() || id.len() > 249 {
+        s.wrong("kafka.transactional_id", "must have 1 to 249 bytes; leave it out for the default");
+    }
+    Some(id)
 }
 
 fn tls(s: &mut Settings) -> Option<TlsOptions> {
