@@ -283,7 +283,7 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, client: Op
             continue;
         }
         if client.is_some_and(|number| shared.holds(number)) {
-            if !hold(from, to, shared, born, client.unwrap_or(0)) {
+            if !hold(from, to, shared, born, client.unwrap_or(0), Vec::new()) {
                 return;
             }
             continue;
@@ -294,6 +294,13 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, client: Op
             Ok(0) => {
                 let _ = to.shutdown(Shutdown::Write);
                 return;
+            }
+            // This read had begun before the hold did.
+            Ok(length) if client.is_some_and(|number| shared.holds(number)) => {
+                let kept = buffer.get(..length).unwrap_or_default().to_vec();
+                if !hold(from, to, shared, born, client.unwrap_or(0), kept) {
+                    return;
+                }
             }
             Ok(length) => {
                 if towards_client {
@@ -322,9 +329,17 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, client: Op
     }
 }
 
-/// Keeps what comes until it is let go. `false`: the connection is over.
-fn hold(mut from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, number: usize) -> bool {
-    let (mut kept, mut ended) = (Vec::new(), false);
+/// Keeps what came last and what comes until it is let go. `false`: the connection is over.
+fn hold(
+    mut from: &TcpStream,
+    to: &TcpStream,
+    shared: &Shared,
+    born: u64,
+    number: usize,
+    mut kept: Vec<u8>,
+) -> bool {
+    shared.held.fetch_add(kept.len(), Ordering::SeqCst);
+    let mut ended = false;
     let mut buffer = vec![0; 64 * 1024];
     while shared.holds(number) && shared.generation.load(Ordering::SeqCst) == born {
         if ended {
