@@ -31,6 +31,7 @@ use self::{
 use crate::{
     batch::{self, Batcher},
     encode::{self, Encoder, Source},
+    failpoint,
     lease::Lease,
     lsn::Lsn,
     metrics::{self, Peer},
@@ -221,6 +222,7 @@ impl App {
             () = stop.cancelled() => return self.stopped(),
             started = session.start(&options.slot.name, names, start) => started?,
         };
+        failpoint::hit("slot taken");
         let timeline = timelines.current();
         let rewound = self.rewound(&ready, wal_end, timeline);
         self.begin(&ready, timeline, rewound);

@@ -19,6 +19,7 @@
 //! | [`lsn`] | a position in the WAL |
 //! | [`retry`] | what to do about an error: wait, or end with an exit code |
 //! | [`metrics`] | every metric and label, named once |
+//! | `failpoint` | where a test may end the process; in a release there are none |
 //! | [`lease`] | how long this process may take itself for the one that streams |
 //! | [`varint`] | the numbers in which a record counts |
 //! | [`schema`] | what a row means: relation, column, type |
@@ -57,6 +58,7 @@ pub mod change;
 pub mod cli;
 pub mod config;
 pub mod encode;
+mod failpoint;
 pub mod lease;
 pub mod lsn;
 pub mod metrics;

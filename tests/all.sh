@@ -35,14 +35,22 @@ for name in "${PARTS[@]}"; do
 done
 
 part format 60 cargo fmt --check
-part lint 1200 cargo clippy --locked --all-targets -- -D warnings
+lint() { cargo clippy --locked --all-targets -- -D warnings && cargo clippy --locked --all-targets --all-features -- -D warnings; }
+tests() { # what needs a feature runs by itself, so that all else is the binary that people get
+  local code=0
+  cargo test --locked --no-fail-fast || code=$?
+  cargo test --locked --no-fail-fast --features failpoints --test once failpoints:: || code=$?
+  return $code
+}
+export -f lint tests
+part lint 1200 bash -c lint
 part doc 1200 env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 part supply 300 tests/supply.sh
 if [[ " ${PARTS[*]} " == *" test "* ]]; then
   need psql pg_recvlogical java python3 python3-venv openssl
 fi
 export LOG
-part test 2700 bash -o pipefail -c 'cargo test --locked --no-fail-fast 2>&1 | tee "$LOG/test"'
+part test 2700 bash -o pipefail -c 'tests 2>&1 | tee "$LOG/test"'
 part fuzz 900 tests/fuzz.sh "$FUZZ_SECONDS"
 part tutorial 900 tests/tutorial.sh
 part package 1500 packaging/verify.sh

@@ -11,6 +11,9 @@
 mod changed;
 #[path = "once/crash.rs"]
 mod crash;
+#[cfg(feature = "failpoints")]
+#[path = "once/failpoints.rs"]
+mod failpoints;
 #[path = "once/promotion.rs"]
 mod promotion;
 mod support;

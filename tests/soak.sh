@@ -23,6 +23,7 @@ for round in $(seq 1 "$ROUNDS"); do
   export TESTS_SEED=$SEED PROPTEST_CASES=4096
   limited 7200 cargo test --locked --no-fail-fast "${FILTER[@]}" -- --include-ignored ||
     die "round $round failed. Again: tests/soak.sh rounds=1 fuzz=0 seed=$SEED ${FILTER[*]}"
+  limited 3600 cargo test --locked --features failpoints --test once failpoints:: || die "round $round failed at a failpoint, seed $SEED"
   echo "=== round $round: $((SECONDS - BEGIN)) s"
   SEED=$(((SEED * 1103515245 + 12345) % 2147483648))
 done

@@ -34,7 +34,7 @@ use super::{
     pgoutput::DecodeError,
     slot,
 };
-use crate::{lease::Lease, lsn::Lsn, net, progress::Confirmed};
+use crate::{failpoint, lease::Lease, lsn::Lsn, net, progress::Confirmed};
 
 /// Limits of the stream.
 #[derive(Clone, Debug)]
@@ -188,6 +188,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         self.queue_status(true);
         poll_fn(|cx| self.poll_send(cx)).await?;
         while !matches!(self.discard().await?, Discarded::Keepalive) {}
+        failpoint::hit("last status answered");
         self.outbox.extend_from_slice(b"c\0\0\0\x04");
         poll_fn(|cx| self.poll_send(cx)).await?;
         // The confirmation is in: whatever goes wrong from here on costs nothing.
@@ -270,6 +271,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         let status =
             StandbyStatus { written: self.received, flushed: self.confirmed, clock, reply };
         status.write(&mut self.outbox);
+        failpoint::hit("status due");
         self.sign_of_life = Some(self.lease.now());
         self.told = self.confirmed;
     }
@@ -291,6 +293,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
             self.unflushed = false;
         }
         if let Some(at) = self.sign_of_life.take() {
+            failpoint::hit("status sent");
             self.lease.renew(at);
         }
         Poll::Ready(Ok(()))

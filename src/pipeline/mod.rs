@@ -36,7 +36,7 @@ pub use report::Progress;
 use report::{REPORT, telling};
 
 use crate::{
-    metrics,
+    failpoint, metrics,
     pg::{
         pgoutput,
         relations::{Event, Questions, Relations},
@@ -179,6 +179,7 @@ impl Pipeline<'_> {
                 why,
                 "batch closed"
             );
+            failpoint::hit("batch closed");
             self.producer.submit(batch);
         }
     }
@@ -208,15 +209,20 @@ impl Pipeline<'_> {
                     continue;
                 }
             };
+            failpoint::hit("received");
             let message = pgoutput::decode(wal.body)
                 .map_err(|source| Error::Decode { at: wal.start, source })?;
             match self.relations.apply(message, &wal)? {
-                Event::Change(change) => self.records.change(&change, now)?,
+                Event::Change(change) => {
+                    self.records.change(&change, now)?;
+                    failpoint::hit("batched");
+                }
                 Event::Begin(transaction) => {
                     self.last_commit = transaction.committed_at;
                     self.records.begin(&transaction);
                 }
                 Event::Commit { commit } => {
+                    failpoint::hit("committed");
                     if let Some(confirmed) = self.records.commit(commit) {
                         self.stream.confirm(confirmed);
                     }
@@ -285,6 +291,7 @@ impl Pipeline<'_> {
                 }
             }
             records.compile(relation);
+            failpoint::hit("table described");
             Ok::<(), Error>(())
         };
         let mut work = pin!(telling(work, *report, told, trouble));
@@ -303,7 +310,9 @@ impl Pipeline<'_> {
 
     /// Kafka has it.
     fn settle(&mut self, delivery: Delivery) {
+        failpoint::hit("delivered");
         if let Some(confirmed) = self.records.settle(delivery) {
+            failpoint::hit("settled");
             self.stream.confirm(confirmed);
         }
     }
@@ -325,6 +334,7 @@ impl Pipeline<'_> {
                 turned = self.stream.turn(false) => turned?,
             }
         }
+        failpoint::hit("drained");
         let (from, told, trouble) =
             (self.stream.told(), self.progress(true), self.producer.troubles());
         let finish = timeout_at(give_up, self.stream.finish());

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Error, Pipeline, Records, report::telling};
 use crate::{
+    failpoint,
     lsn::Lsn,
     metrics,
     pg::{session::Catalog, timeline::Timelines},
@@ -25,6 +26,7 @@ impl Pipeline<'_> {
         let Self { stream, relations, catalog, records, producer, report, .. } = self;
         let work = async {
             let Taken { stored, .. } = producer.take(claim).await?;
+            failpoint::hit("topics taken");
             leave_out(stored, relations.timelines(), catalog, records).await
         };
         let mut work = pin!(telling(work, *report, told, trouble));

@@ -16,7 +16,7 @@ use crate::world::{End, LIMIT, World, at_once, kafka, lines_of, ours, postgres, 
 const STEP: u64 = 20;
 
 /// Seven messages, in the order of [`told`].
-fn transaction(world: &World, id: u32) {
+pub fn transaction(world: &World, id: u32) {
     let [second, third, last] = [id + 1, id + 2, id + 3];
     world.sql(&format!(
         "insert into t values ({id}, 1, 'a'); insert into t values ({second}, 1, 'a');
@@ -26,7 +26,7 @@ fn transaction(world: &World, id: u32) {
     ));
 }
 
-fn told(id: u32) -> Vec<String> {
+pub fn told(id: u32) -> Vec<String> {
     let [second, third, last] = [id + 1, id + 2, id + 3];
     vec![
         format!("c {id}"),

@@ -96,6 +96,13 @@ impl World {
     /// Started, and streaming.
     #[track_caller]
     pub fn start(&self, sets: &[&str]) -> Pgsluice {
+        let mut sluice = self.spawn(sets, &[]);
+        sluice.wait_ready(LIMIT);
+        sluice
+    }
+
+    /// Started.
+    pub fn spawn(&self, sets: &[&str], env: &[(&str, &str)]) -> Pgsluice {
         let Self { name, slot, admin, .. } = self;
         let config = format!(
             "[postgres]\nurl = \"postgres://cdc_user@127.0.0.1:{}/{}\"\n\
@@ -111,9 +118,7 @@ impl World {
         );
         let mut args = vec!["run"];
         sets.iter().for_each(|set| args.extend(["--set", set]));
-        let mut sluice = Pgsluice::spawn(&config, &args);
-        sluice.wait_ready(LIMIT);
-        sluice
+        Pgsluice::spawn_with(&config, &args, env)
     }
 
     /// Rows of every table, four a transaction.

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     batch::Batch,
+    failpoint,
     metrics::{self, Peer},
     retry::Disposition,
     sink::{
@@ -270,7 +271,9 @@ impl Driver {
                 let Some(link) = self.links.get(&id) else { return };
                 let (broker, link) = (link.broker.clone(), link.number);
                 self.push(async move {
+                    failpoint::hit("to be produced");
                     let result = broker.produce(Produce { timeout, batches }).await;
+                    failpoint::hit("produced");
                     Done::Produced { id, link, request, result }
                 });
             }

@@ -27,6 +27,7 @@ use super::{
     queue::Identity,
 };
 use crate::{
+    failpoint,
     retry::{Backoff, Disposition},
     sink::kafka::{
         Options,
@@ -90,6 +91,7 @@ impl Taker {
             }
         };
         debug!(producer_id = identity.id, epoch = identity.epoch, "a new epoch is ours");
+        failpoint::hit("epoch");
         self.join(identity, topics).await
     }
 

@@ -13,6 +13,7 @@ use super::{
     },
     Taker,
 };
+use crate::failpoint;
 use crate::sink::kafka::{
     broker::Broker,
     codes,
@@ -122,6 +123,7 @@ impl Taker {
         };
         let added =
             fenced(&broker, AddPartitionsToTxn::NAME, broker.add_partitions_to_txn(request).await)?;
+        failpoint::hit("partitions added");
         // What was not attempted was not because of another one.
         let (spared, judged): (Vec<_>, Vec<_>) =
             added.into_iter().partition(|one| one.code == codes::OPERATION_NOT_ATTEMPTED);
@@ -134,7 +136,9 @@ impl Taker {
             epoch: identity.epoch,
             commit: false,
         };
-        fenced(&broker, EndTxn::NAME, broker.end_txn(request).await)
+        fenced(&broker, EndTxn::NAME, broker.end_txn(request).await)?;
+        failpoint::hit("transaction ended");
+        Ok(())
     }
 
     /// Fetches until every tail knows all.
@@ -162,6 +166,7 @@ impl Taker {
             let only = chosen.len() == 1;
             let reads = chosen.iter().any(|tail| !tail.waits());
             let fetched = broker.fetch(request).await?;
+            failpoint::hit("fetched");
             for tail in chosen {
                 let of = |answer: &&PartitionFetched| {
                     answer.topic == tail.topic && answer.partition == tail.partition

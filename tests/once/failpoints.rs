@@ -1,0 +1,80 @@
+//! Killed at every failpoint of the source, the first times that it is passed: each row is stored once.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    path::Path,
+    sync::{Mutex, PoisonError},
+};
+
+use crate::crash::{told, transaction};
+use crate::support::{Pgsluice, eventually, soak};
+use crate::world::{End, LIMIT, World, at_once, kafka, lines_of, ours, postgres};
+
+/// How a process ends at one: by SIGABRT.
+const STRUCK: i32 = -6;
+
+#[test]
+fn killed_at_each_failpoint_each_row_is_stored_once() {
+    postgres();
+    kafka();
+    let points = Mutex::new(points(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))));
+    let turns: &[u32] = if soak() { &[1, 2, 3, 4, 5, 6, 7, 8, 16] } else { &[1, 2, 7] };
+    at_once(0..3, |number| {
+        let world = World::new(&format!("failpoint_{number}"), End::Killed, &["t"]);
+        let messages = format!("message.topic={}", world.topic("m"));
+        let sets = [messages.as_str(), "topic.partitions=1"];
+        let (mut expected, mut id) = (Vec::new(), 0);
+        loop {
+            let next = points.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+            let Some(point) = next else { break };
+            for turn in turns {
+                let struck = killed_at(&world, &sets, &format!("{point}:{turn}"), id);
+                assert!(struck || *turn > 1, "{point} is never passed");
+                expected.extend([id, id + 5].into_iter().flat_map(told));
+                id += 10;
+            }
+            world.drain(&sets);
+            let stored = lines_of(&ours(&world.topic("t")));
+            assert_eq!(stored, expected, "after it was killed at {point}");
+            let messages = ours(&world.topic("m")).len();
+            assert_eq!(messages * 7, expected.len(), "messages, after it was killed at {point}");
+        }
+    });
+}
+
+/// Two transactions: one is there when the process starts, one is written once it streams; then it is stopped. Whether it
+/// was killed in the course of that. In any case all of both is written.
+fn killed_at(world: &World, sets: &[&str], failpoint: &str, id: u32) -> bool {
+    transaction(world, id);
+    let mut sluice = world.spawn(sets, &[("FAILPOINT", failpoint)]);
+    let ready = |sluice: &Pgsluice| sluice.http("/readyz").is_ok_and(|(code, _)| code == 200);
+    eventually(LIMIT, "it is ready or killed", || sluice.try_wait().is_some() || ready(&sluice));
+    transaction(world, id + 5);
+    let now = world.sql("select pg_current_wal_insert_lsn()");
+    eventually(LIMIT, "all is confirmed, or it is killed", || {
+        sluice.try_wait().is_some() || world.confirmed(&now)
+    });
+    if sluice.try_wait().is_none() {
+        sluice.sigterm();
+    }
+    let code = sluice.wait(LIMIT);
+    assert!(matches!(code, 0 | STRUCK), "{failpoint}: it ended with {code}:\n{}", sluice.log());
+    code == STRUCK
+}
+
+/// Every name in `failpoint::hit("…")`.
+fn points(folder: &Path) -> VecDeque<String> {
+    let mut found = VecDeque::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(points(&path));
+        } else if path.file_name().is_some_and(|name| name != "failpoint.rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let names = text.split("failpoint::hit(\"").skip(1);
+            found.extend(names.map(|rest| rest.split('"').next().unwrap().to_owned()));
+        }
+    }
+    found
+}
