@@ -53,16 +53,14 @@ impl Batches {
         heads.get(heads.partition_point(|head| head.last < offset))
     }
 
-    /// How many came from a producer, or one of its epochs, when a later one was at work there already.
+    /// How many came from an epoch of a producer when a later one had left its marker there, or a batch.
     pub fn returns(&self) -> usize {
         let of = |heads: &Vec<Head>| {
-            let mut known: Vec<(i64, i64)> = Vec::new();
-            let returns = heads.iter().filter(|head| !head.control).filter(|head| {
-                let who = (head.producer, head.epoch);
-                if !known.contains(&who) {
-                    known.push(who);
-                }
-                known.last() != Some(&who)
+            let mut last: HashMap<i64, i64> = HashMap::new();
+            let returns = heads.iter().filter(|head| {
+                let last = last.entry(head.producer).or_insert(head.epoch);
+                *last = head.epoch.max(*last);
+                !head.control && head.epoch < *last
             });
             returns.count()
         };
@@ -105,4 +103,22 @@ fn heads(file: &PathBuf) -> Vec<Head> {
         rest = rest.get(12 + length..).unwrap_or_default();
     }
     heads
+}
+
+#[test]
+fn a_batch_behind_a_later_epochs_marker_is_a_return() {
+    let head = |producer, epoch, control| Head {
+        base: 0,
+        last: 0,
+        producer,
+        epoch,
+        sequence: 0,
+        leader_epoch: 0,
+        control,
+    };
+    let of = |heads: &[Head]| Batches(HashMap::from([(0, heads.to_vec())])).returns();
+    let (first, marker, second) = (head(7, 1, false), head(7, 2, true), head(7, 2, false));
+    assert_eq!(of(&[first, first, marker, second, head(8, 0, false)]), 0);
+    assert_eq!(of(&[first, marker, first]), 1);
+    assert_eq!(of(&[marker, second, first, second]), 1);
 }

@@ -21,6 +21,8 @@ pub enum Fault {
     KillBoth,
     /// SIGSTOP, and SIGCONT after this time: perhaps another is active by then.
     FreezeActive { ms: u64 },
+    /// The same, with its last bytes for Kafka kept, at least so many, until another writes; it goes on this much later.
+    FreezeHeld { bytes: usize, ms: u64 },
     /// SIGTERM.
     TermActive,
     /// Its last bytes for Kafka are kept, at least so many; killed, and they arrive when another writes, and this much later.
@@ -58,7 +60,7 @@ pub enum Fault {
 }
 
 /// How many kinds there are.
-const KINDS: usize = 21;
+const KINDS: usize = 22;
 
 /// A step of the run.
 #[derive(Clone, Copy, Debug)]
@@ -73,12 +75,17 @@ pub struct Step {
     pub thorough: bool,
 }
 
-/// As many steps as wanted: each kind comes once before one comes again.
-pub fn plan(chance: &mut Chance, count: usize) -> Vec<Step> {
+/// As many steps as wanted, of these kinds or, if none is named, of all: each comes once before one comes again.
+pub fn plan(chance: &mut Chance, count: usize, only: &[&str]) -> Vec<Step> {
+    let wanted = |&kind: &usize| {
+        only.is_empty() || only.contains(&draw(kind, &mut Chance::new(0, 0)).kind().as_str())
+    };
+    let kinds: Vec<usize> = (0..KINDS).filter(wanted).collect();
+    assert!(!kinds.is_empty(), "no kind of fault has such a name: {only:?}");
     let mut deck = Vec::new();
     let steps = (1..=count).map(|number| {
         if deck.is_empty() {
-            deck = (0..KINDS).collect();
+            deck.clone_from(&kinds);
             chance.shuffle(&mut deck);
         }
         let fault = draw(deck.pop().expect("it was filled"), chance);
@@ -123,6 +130,10 @@ fn draw(kind: usize, chance: &mut Chance) -> Fault {
         18 => Fault::Slow { side, rate: 100_000, ms: chance.between(1000, 4000) },
         19 => Fault::KillBoth,
         20 => Fault::PostgresPause { ms: chance.between(1000, 6000) },
+        21 => Fault::FreezeHeld {
+            bytes: chance.one(&[1, 500, 5000, 50_000]),
+            ms: chance.between(0, 2000),
+        },
         _ => unreachable!("KINDS says how many there are"),
     }
 }
@@ -146,7 +157,7 @@ impl Fault {
             | Self::KillBoth
             | Self::FreezeActive { .. }
             | Self::TermActive => PROCESS,
-            Self::KillHeld { .. } => PROCESS | NETWORK,
+            Self::KillHeld { .. } | Self::FreezeHeld { .. } => PROCESS | NETWORK,
             Self::KillWhilePaused { .. } => PROCESS | KAFKA,
             Self::TerminateWalsender
             | Self::PostgresFast

@@ -16,6 +16,7 @@ pub fn strike(bed: &Bed, number: usize, fault: Fault) -> String {
         | Fault::KillPassive
         | Fault::KillBoth
         | Fault::FreezeActive { .. }
+        | Fault::FreezeHeld { .. }
         | Fault::TermActive
         | Fault::KillHeld { .. }
         | Fault::KillWhilePaused { .. } => process(bed, number, fault),
@@ -54,8 +55,15 @@ fn process(bed: &Bed, number: usize, fault: Fault) -> String {
             lasts(ms);
             active.signal("CONT");
         }
+        Fault::FreezeHeld { bytes, ms } => {
+            let held = held(bed, active, bytes, 0, || _ = active.signal("STOP"));
+            more = format!(", {held} bytes were held");
+            lasts(ms);
+            active.signal("CONT");
+        }
         Fault::KillHeld { bytes, ms } => {
-            more = format!(", {} bytes were held", kill_held(bed, active, bytes, ms));
+            let held = held(bed, active, bytes, ms, || active.kill());
+            more = format!(", {held} bytes were held");
         }
         Fault::KillWhilePaused { broker, ms } => {
             bed.kafka.ctl(&broker.to_string(), "pause");
@@ -75,8 +83,8 @@ fn process(bed: &Bed, number: usize, fault: Fault) -> String {
     format!(", {} was active{more}", active.name)
 }
 
-/// Its last Produce is on its way when it dies, for so long that another is at work when it arrives. How many bytes.
-fn kill_held(bed: &Bed, active: &Instance, bytes: usize, ms: u64) -> usize {
+/// Its last Produce is on its way at its `end`, until another is at work and this much longer. How many bytes.
+fn held(bed: &Bed, active: &Instance, bytes: usize, ms: u64, end: impl FnOnce()) -> usize {
     active.kafka.iter().for_each(Proxy::hold);
     let begin = Instant::now();
     let held = || active.kafka.iter().map(Proxy::held).sum::<usize>();
@@ -84,7 +92,7 @@ fn kill_held(bed: &Bed, active: &Instance, bytes: usize, ms: u64) -> usize {
     while held() < bytes && begin.elapsed() < Duration::from_secs(2) {
         lasts(5);
     }
-    active.kill();
+    end();
     let begin = Instant::now();
     let at = bed.postgres.try_sql("postgres", "select pg_current_wal_lsn()");
     if let Ok(at) = at {

@@ -22,7 +22,7 @@ pub struct Verdict<'a> {
     diary: &'a Diary,
     /// Records that are stored, repeats and all.
     pub stored: usize,
-    /// Batches of one who had a successor at their place: a late arrival, or it was its own successor's successor.
+    /// Batches behind the marker of a successor.
     pub returns: usize,
     /// By kind and by what happened last when the record was made.
     counts: BTreeMap<Wrong, BTreeMap<(usize, String), usize>>,
