@@ -103,6 +103,7 @@ pub async fn run(
         last: Progress::default(),
         identity: None,
         slot_seen: false,
+        passive: false,
         looked_up: false,
         warned: BTreeSet::new(),
         trouble: Trouble::default(),
@@ -135,6 +136,8 @@ struct App {
     identity: Option<(u64, u32)>,
     /// Whether this process streamed from the slot.
     slot_seen: bool,
+    /// Whether another one did when it was last looked at.
+    passive: bool,
     /// Whether the topics that are known beforehand were looked up.
     looked_up: bool,
     /// Warnings that were said.
@@ -158,7 +161,8 @@ impl App {
                 backoff.reset();
             }
             self.mind_silence(&error, before);
-            let (role, pause) = if error.busy() {
+            self.passive = error.busy();
+            let (role, pause) = if self.passive {
                 (Role::Waiting, self.options.check_interval)
             } else {
                 (Role::Connecting, backoff.next(random()))
@@ -183,10 +187,12 @@ impl App {
 
     /// Stopped while nothing streams.
     fn stopped(&self) -> Result<(), Error> {
-        let owed = self.records.as_ref().is_some_and(|records| {
-            let ledger = records.ledger();
-            ledger.open() > 0 || ledger.confirmed().lsn() > self.last.confirmed
-        });
+        // What is not confirmed of ours is the business of whoever has the slot.
+        let owed = !self.passive
+            && self.records.as_ref().is_some_and(|records| {
+                let ledger = records.ledger();
+                ledger.open() > 0 || ledger.confirmed().lsn() > self.last.confirmed
+            });
         if owed { Err(Error::Unconfirmed { from: self.last.confirmed }) } else { Ok(()) }
     }
 

@@ -21,3 +21,5 @@ mod support;
 mod topics;
 #[path = "once/world.rs"]
 mod world;
+#[path = "once/zombie.rs"]
+mod zombie;

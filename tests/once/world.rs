@@ -79,6 +79,19 @@ impl World {
         world
     }
 
+    /// For another instance of the same pipeline.
+    pub fn again(&self) -> Self {
+        let Self { ref name, ref slot, end, tables, .. } = *self;
+        Self {
+            name: name.clone(),
+            slot: slot.clone(),
+            end,
+            proxy: proxy(),
+            tables,
+            admin: take_admin(),
+        }
+    }
+
     #[track_caller]
     pub fn sql(&self, text: &str) -> String {
         postgres().sql_in(&self.name, text)

@@ -1,0 +1,44 @@
+//! Frozen for longer than `wal_sender_timeout`, and thawed when another instance is at work.
+
+use crate::support::{Pgsluice, eventually};
+use crate::world::{BASE, End, FIRST, LIMIT, SECOND, World, is_each_once, kafka, postgres, stored};
+
+const SETS: [&str; 1] = ["postgres.wal_sender_timeout=2s"];
+
+#[test]
+fn a_frozen_instance_is_superseded_and_owes_nothing_when_it_is_thawed() {
+    postgres();
+    kafka();
+    let world = World::new("zombie", End::Killed, &["t"]);
+    let other = world.again();
+    let mut first = world.start(&SETS);
+    world.write(BASE);
+    world.wait_confirmed(&mut first);
+    let mut second = other.start(&SETS);
+    is(&second, "waiting");
+
+    // Stored, and PostgreSQL does not hear of it.
+    world.proxy.hold();
+    let before = stored(&first);
+    world.write(FIRST);
+    eventually(LIMIT, "the rows are stored", || stored(&first) == before + FIRST.len());
+    first.pause();
+    world.wait_confirmed(&mut second);
+    first.resume();
+    world.proxy.cut_once();
+    world.proxy.let_go();
+    is(&first, "waiting");
+    world.write(SECOND);
+    world.wait_confirmed(&mut second);
+
+    // What it had not confirmed is the other's.
+    assert_eq!(first.stop(LIMIT), 0, "{}", first.log());
+    assert_eq!(second.stop(LIMIT), 0, "{}", second.log());
+    is_each_once(&world.rows(&world.topic("t")), 0..SECOND.end, &world);
+}
+
+#[track_caller]
+fn is(sluice: &Pgsluice, role: &str) {
+    let role = format!("\"role\":\"{role}\"");
+    eventually(LIMIT, &role, || sluice.http("/status").is_ok_and(|(_, body)| body.contains(&role)));
+}
