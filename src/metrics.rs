@@ -109,6 +109,7 @@ pub fn register(version: &'static str) {
         "pgsluice_producer_resets_total",
         "pgsluice_already_stored_total",
         "pgsluice_phantoms_total",
+        "pgsluice_foreign_offsets_total",
         "pgsluice_keyless_relations_total",
         "pgsluice_stale_timestamps_total",
     ] {
@@ -193,6 +194,10 @@ fn describe_counters() {
         "Stored records of transactions that a promotion lost"
     );
     describe_counter!(
+        "pgsluice_foreign_offsets_total",
+        "Offsets between batches of ours that somebody else took: records and markers of transactions"
+    );
+    describe_counter!(
         "pgsluice_keyless_relations_total",
         "Tables without a usable key that were met"
     );
@@ -230,6 +235,11 @@ pub fn already_stored(count: u64) {
 /// Stored records of transactions that a promotion lost.
 pub fn phantoms(count: u64) {
     counter!("pgsluice_phantoms_total").increment(count);
+}
+
+/// Offsets between batches of ours that somebody else took.
+pub fn foreign(count: u64) {
+    counter!("pgsluice_foreign_offsets_total").increment(count);
 }
 
 /// Kafka acknowledged one batch.

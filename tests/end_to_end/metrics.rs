@@ -18,6 +18,7 @@ const METRICS: &[(&str, &str)] = &[
     ("pgsluice_lag_seconds", "gauge"),
     ("pgsluice_open_transactions", "gauge"),
     ("pgsluice_phantoms_total", "counter"),
+    ("pgsluice_foreign_offsets_total", "counter"),
     ("pgsluice_producer_resets_total", "counter"),
     ("pgsluice_received_bytes_total", "counter"),
     ("pgsluice_reconnects_total", "counter"),

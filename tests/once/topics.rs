@@ -1,7 +1,7 @@
 //! Topics that others change, or write to, before the next process starts.
 
-use crate::support::produce_with;
-use crate::world::{ALL, End, FIRST, SECOND, World, both, is_each_once, kafka};
+use crate::support::{Pgsluice, produce_with};
+use crate::world::{ALL, End, FIRST, LIMIT, SECOND, World, both, is_each_once, kafka};
 
 #[test]
 fn with_more_partitions_each_row_is_stored_once() {
@@ -25,7 +25,24 @@ fn beside_a_foreign_writer_each_row_is_stored_once() {
         let (left_out, _) = world.second(&[]);
         assert_eq!(left_out, world.unconfirmed());
         is_each_once(&world.rows(&topic), ALL, world);
+        is_counted(world, &topic);
     });
+}
+
+/// What another one writes while we do, by how many offsets of the partitions that we write after it.
+fn is_counted(world: &World, topic: &str) {
+    let more = ALL.end..ALL.end + 40;
+    let mut sluice = world.start(&[]);
+    let foreign_offsets = |sluice: &Pgsluice| sluice.metric("pgsluice_foreign_offsets_total", &[]);
+    world.write(more.clone());
+    world.wait_confirmed(&mut sluice);
+    assert_eq!(foreign_offsets(&sluice), 0.0, "{}", sluice.log());
+    foreign(topic, 100, &[]);
+    world.write(more.end..more.end + 40);
+    world.wait_confirmed(&mut sluice);
+    assert_eq!(foreign_offsets(&sluice), 100.0, "{}", sluice.log());
+    sluice.wait_log(LIMIT, &["WARN", "somebody else writes into this topic", topic]);
+    assert_eq!(sluice.stop(LIMIT), 0, "{}", sluice.log());
 }
 
 /// Its records are read back as ours are, whatever becomes of them.

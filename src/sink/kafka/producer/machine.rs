@@ -10,6 +10,7 @@
 mod answers;
 mod cluster;
 mod intake;
+mod offsets;
 mod turn;
 
 use std::{
@@ -38,6 +39,7 @@ use crate::{
     },
 };
 
+use offsets::Offsets;
 pub(super) use turn::Action;
 
 /// Pauses of brokers and metadata begin here. A refused connection costs next to nothing.
@@ -58,6 +60,7 @@ struct Partition {
     topic: Arc<str>,
     number: i32,
     queue: Queue,
+    offsets: Offsets,
     leader: Option<i32>,
     /// Where its batches are under way.
     on: Option<i32>,
@@ -117,6 +120,8 @@ struct Topic {
     replaced: Option<[u8; 16]>,
     /// A broker said that there is none.
     away: bool,
+    /// Somebody else writes there, which was said.
+    shared: bool,
     /// By partition, as metadata last said.
     leaders: BTreeMap<i32, Option<i32>>,
 }
@@ -257,6 +262,7 @@ impl Machine {
             let place = self.place(topic, *number);
             if let Some(partition) = self.partitions.get_mut(place) {
                 partition.queue.own(identity);
+                partition.offsets = Offsets::default();
             }
             self.list(place);
         }
@@ -322,6 +328,7 @@ impl Machine {
                 topic: Arc::clone(topic),
                 number,
                 queue: Queue::new(longest_pause),
+                offsets: Offsets::default(),
                 leader: leaders.get(&number).copied().flatten(),
                 on: None,
                 listed: false,

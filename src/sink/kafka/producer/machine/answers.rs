@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::{Failure, Machine, Parcel, Part, PartitionProduced, Produced, What};
 use crate::{
@@ -114,13 +115,42 @@ impl Machine {
             self.troubles.end(What::Partition(place), now);
         }
         self.list(place);
+        let records = part.records;
         self.unpack(part, base_offset);
-        self.unpack_implied(place);
+        let unanswered = self.unpack_implied(place);
+        if let Some(partition) = self.partitions.get_mut(place) {
+            let foreign = partition.offsets.stored(base_offset, records, unanswered);
+            if foreign > 0 {
+                let (topic, number) = (Arc::clone(&partition.topic), partition.number);
+                self.shared(&topic, number, base_offset, foreign);
+            }
+        }
     }
 
-    fn unpack_implied(&mut self, place: usize) {
+    /// Gives how many records were in it.
+    fn unpack_implied(&mut self, place: usize) -> u32 {
+        let mut records = 0;
         while let Some(part) = self.partitions.get_mut(place).and_then(|p| p.queue.implied()) {
+            records += part.records;
             self.unpack(part, -1);
+        }
+        records
+    }
+
+    /// Somebody else has written into a topic of ours.
+    fn shared(&mut self, topic: &Arc<str>, partition: i32, offset: i64, foreign: u64) {
+        metrics::foreign(foreign);
+        let Some(known) = self.topics.get_mut(topic) else { return };
+        if !std::mem::replace(&mut known.shared, true) {
+            warn!(
+                %topic,
+                partition,
+                offset,
+                foreign,
+                "somebody else writes into this topic, too: so many offsets before this one are not \
+                 ours. Its records are told from ours by their header id; \
+                 pgsluice_foreign_offsets_total counts on"
+            );
         }
     }
 
