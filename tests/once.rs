@@ -14,6 +14,8 @@ mod crash;
 #[cfg(feature = "failpoints")]
 #[path = "once/failpoints.rs"]
 mod failpoints;
+#[path = "once/forgotten.rs"]
+mod forgotten;
 #[path = "once/promotion.rs"]
 mod promotion;
 mod support;

@@ -105,7 +105,7 @@ fn from(world: &World) -> u32 {
 }
 
 /// Records of somebody else.
-fn foreign(topic: &str, count: usize, options: &[&str]) {
+pub fn foreign(topic: &str, count: usize, options: &[&str]) {
     let line = |number| format!("{{\"key\":\"{number}\",\"value\":\"{{\\\"id\\\":{number}}}\"}}\n");
     let lines: String = (0..count).map(line).collect();
     produce_with(kafka().brokers(), topic, &lines, options);

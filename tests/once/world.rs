@@ -266,7 +266,13 @@ pub fn stored(sluice: &Pgsluice) -> usize {
 /// The records with an `id`, also behind a transaction that is open, checked: each is there once.
 #[track_caller]
 pub fn ours(topic: &str) -> Vec<Record> {
-    let all = kafka().dump_uncommitted(topic);
+    ours_in(kafka(), topic)
+}
+
+/// The same of another cluster.
+#[track_caller]
+pub fn ours_in(kafka: &Kafka, topic: &str) -> Vec<Record> {
+    let all = kafka.dump_uncommitted(topic);
     let ours: Vec<_> = all.into_iter().filter(|one| one.header("id").is_some()).collect();
     let ids: BTreeSet<_> = ours.iter().map(|one| one.header("id").unwrap()).collect();
     assert_eq!(ids.len(), ours.len(), "a record of {topic} is stored twice");
