@@ -31,7 +31,7 @@ const SPARE: usize = 2;
 const SMALL: usize = 16 << 10;
 
 /// Names a topic of one [`Batcher`].
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct TopicId(u32);
 
 /// The times of a record.

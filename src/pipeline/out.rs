@@ -1,5 +1,7 @@
 //! One change's records into their batches: key, value and headers, written where they are sent from.
 
+use std::collections::HashSet;
+
 use super::{Now, RowError, Timestamp};
 use crate::{
     batch::{self, Batcher, TopicId},
@@ -19,6 +21,11 @@ pub(super) struct Topic {
     pub(super) compacted: bool,
     pub(super) max_message_bytes: usize,
 }
+
+/// Partitions of compacted topics in which a replay has begun to send. Of what is stored there some
+/// may be gone, and a record that is sent again must be followed by all that followed it, or its key
+/// would be left with an old value: from then on nothing is left out there.
+pub(super) type Resumed = HashSet<(TopicId, u32)>;
 
 /// One of the records that a change makes.
 pub(super) struct Record<'a> {
@@ -40,6 +47,8 @@ pub(super) struct Out<'a> {
     pub(super) stale: &'a mut u64,
     /// Names of records that are stored already, if there may be some of this change.
     pub(super) stored: Option<&'a Stored>,
+    /// Partitions where something was sent again in front of what is stored, if that may be.
+    pub(super) resumed: Option<&'a mut Resumed>,
     pub(super) already_stored: &'a mut u64,
     pub(super) template: &'a Template,
     pub(super) topic: Topic,
@@ -92,9 +101,14 @@ impl Out<'_> {
     ) -> Result<(), RowError> {
         let Position { timeline, commit, index } = record.position;
         let part = record.part.number();
-        if self.stored.is_some_and(|all| all.contains(timeline, commit, index, part)) {
+        let place = (self.topic.id, partition);
+        let resumed = self.resumed.as_ref().is_some_and(|all| all.contains(&place));
+        if !resumed && self.stored.is_some_and(|all| all.contains(timeline, commit, index, part)) {
             *self.already_stored += 1;
             return Ok(());
+        }
+        if let Some(all) = &mut self.resumed {
+            all.insert(place);
         }
         let Self { encoder, template, headers, .. } = self;
         let times = times(self.timestamp, record.transaction, self.now, self.stale);

@@ -17,7 +17,7 @@ use std::{
 use super::{
     Error, Now, RowError, Timestamp,
     counts::Counts,
-    out::{Out, Record, Topic, hash, times},
+    out::{Out, Record, Resumed, Topic, hash, times},
     replay::Replay,
 };
 use crate::{
@@ -64,6 +64,8 @@ pub struct Records {
     replay: Replay,
     /// What was read back from the topics: these rows are not sent again.
     stored: Option<Stored>,
+    /// Where some of them are sent again all the same.
+    resumed: Resumed,
     /// Something of the open transaction may be among them.
     partly_stored: bool,
     /// What is read back from this server's topics tells of another history.
@@ -97,6 +99,7 @@ impl Records {
             ticket: None,
             replay: Replay::default(),
             stored: None,
+            resumed: Resumed::new(),
             partly_stored: false,
             distrusted: false,
             key: Vec::new(),
@@ -206,6 +209,7 @@ impl Records {
             timestamp: self.timestamp,
             headers: &mut self.headers,
             stale: &mut counts.stale_timestamps,
+            resumed: Some(&mut self.resumed).filter(|_| self.stored.is_some() && topic.compacted),
             stored: self.stored.as_ref().filter(|_| self.partly_stored),
             already_stored: &mut counts.already_stored,
             template,
@@ -281,6 +285,7 @@ impl Records {
             timestamp: self.timestamp,
             headers: &mut self.headers,
             stale: &mut self.counts.stale_timestamps,
+            resumed: Some(&mut self.resumed).filter(|_| self.stored.is_some() && topic.compacted),
             stored: self.stored.as_ref().filter(|_| self.partly_stored),
             already_stored: &mut self.counts.already_stored,
             template,

@@ -1,7 +1,9 @@
 //! Topics that others change, or write to, before the next process starts.
 
-use crate::support::{Pgsluice, produce_with};
-use crate::world::{ALL, End, FIRST, LIMIT, SECOND, World, both, is_each_once, kafka};
+use std::collections::BTreeMap;
+
+use crate::support::{Pgsluice, eventually, produce_with};
+use crate::world::{ALL, End, FIRST, LIMIT, SECOND, World, both, is_each_once, kafka, ours};
 
 #[test]
 fn with_more_partitions_each_row_is_stored_once() {
@@ -72,6 +74,31 @@ fn in_a_compacted_topic_each_row_is_stored_once() {
         assert_eq!(left_out, world.unconfirmed());
         is_each_once(&world.rows(&topic), ALL, world);
     });
+}
+
+/// The cleaner takes rows that are stored and not confirmed, as a later one has the same key. What comes again is followed
+/// by all that followed it, so that no key is left with an old value.
+#[test]
+fn where_the_cleaner_ran_each_key_is_left_with_its_last_value() {
+    kafka();
+    let world = World::new("cleaned", End::Killed, &["t"]);
+    let topic = world.topic("t");
+    let quick = ["cleanup.policy=compact", "segment.ms=100", "min.cleanable.dirty.ratio=0.0"];
+    kafka().topic_with(&topic, 2, &quick);
+    let sets = ["tables.\"public.t\".key=[\"k\"]"];
+    world.first(&sets);
+    let before = ours(&topic).len();
+    eventually(LIMIT, "the cleaner has run", || {
+        foreign(&topic, 10, &[]); // what is written last is not cleaned
+        ours(&topic).len() < before
+    });
+    world.drain(&sets);
+    let mut last = BTreeMap::new();
+    for record in kafka().dump(&topic).iter().filter(|record| record.header("id").is_some()) {
+        last.insert(record.key.clone(), record.json()["id"].as_u64());
+    }
+    let newest = [42, 43, 41].map(Some);
+    assert_eq!(last.into_values().collect::<Vec<_>>(), newest);
 }
 
 /// As retention would. What was not confirmed and is gone is stored again.
