@@ -42,7 +42,7 @@ use crate::{
         slot::{self, SlotOptions},
         stream,
     },
-    pipeline::{self, Pipeline, Progress, Records},
+    pipeline::{self, Notes, Pipeline, Progress, Records},
     retry::{Backoff, Disposition},
     route::{self, Routes},
     sink::{self, kafka::Producer},
@@ -80,6 +80,8 @@ pub struct Options {
     pub once: Once,
     /// `admin.listen`; `None`: no HTTP.
     pub admin: Option<SocketAddr>,
+    /// `--accept-gap`: a gap that this start finds is no reason not to go on.
+    pub accept_gap: bool,
 }
 
 /// Streams until `stop`.
@@ -107,6 +109,7 @@ pub async fn run(
         looked_up: false,
         warned: BTreeSet::new(),
         trouble: Trouble::default(),
+        accept_gap: options.accept_gap,
         options,
     };
     app.supervise(&stop).await
@@ -143,6 +146,8 @@ struct App {
     /// Warnings that were said.
     warned: BTreeSet<String>,
     trouble: Trouble,
+    /// Until the first session has begun.
+    accept_gap: bool,
 }
 
 impl App {
@@ -251,14 +256,24 @@ impl App {
             drain: options.pipeline.drain,
             report: &mut report,
             last_commit: 0,
+            notes: Notes::new(timeline),
         };
         let name = &options.slot.name;
         let over = |error| Error::Stream { slot: name.clone(), source: Box::new(error) };
         let reason = "the slot is ours, the topics are being taken".to_owned();
         set_role(&self.status, Role::Connecting, Some(reason));
-        if !pipeline.own(claim, stop).await.map_err(over)? {
+        let start = pipeline::Start {
+            claim,
+            slot: name,
+            confirmed: ready.confirmed_flush,
+            accept_gap: self.accept_gap,
+            rewound,
+            said: &mut self.warned,
+        };
+        if !pipeline.own(start, stop).await.map_err(over)? {
             return self.stopped();
         }
+        self.accept_gap = false; // it was for this start
         self.trouble.over();
         tracing::info!(slot = name, from = %ready.confirmed_flush, timeline, "streaming");
         set_role(&self.status, Role::Streaming, None);

@@ -33,10 +33,15 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 enum Command {
     /// Stream until told to stop (SIGTERM, SIGINT: drain, confirm, exit 0; a second one: at once)
-    Run,
+    Run {
+        /// Go on, this once, though the slot is missing or was moved by somebody else, and what was
+        /// committed in between is in no topic; takes the name of the slot
+        #[arg(long, value_name = "SLOT")]
+        accept_gap: Option<String>,
+    },
     /// The changes on this terminal, through a temporary slot: no Kafka, nothing confirmed, nothing kept
     Tail,
     /// The configuration as it is understood, secrets hidden, each value with where it came from
@@ -76,8 +81,18 @@ fn execute(cli: Cli) -> Exit {
         return print(&version());
     }
     match config::load(&Sources::of_process(cli.config, set), purpose) {
-        Ok(config) => match cli.command {
-            Command::Run => shell::run(config.app, &config.log, &config.warnings),
+        Ok(mut config) => match cli.command {
+            Command::Run { accept_gap } => {
+                let slot = &config.app.slot.name;
+                if accept_gap.as_ref().is_some_and(|name| name != slot) {
+                    complain(&format!(
+                        "--accept-gap takes the name of the slot, which is {slot:?}"
+                    ));
+                    return Exit::Usage;
+                }
+                config.app.accept_gap = accept_gap.is_some();
+                shell::run(config.app, &config.log, &config.warnings)
+            }
             Command::Tail => shell::tail(&config.app, &config.log, &config.warnings),
             Command::Config => print(&config.listing),
             Command::Version => print(&version()),

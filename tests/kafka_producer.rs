@@ -113,7 +113,7 @@ impl Source {
             ReadBack { source: 7, from: Lsn::ZERO, max_bytes: 1 << 30, memory: 64 << 20 };
         let transactional_id = Some(Arc::from(format!("test-{}", self.name)));
         let lease = Lease::new(Duration::ZERO);
-        let claim = Claim { transactional_id, read_back: Some(read_back), lease };
+        let claim = Claim { transactional_id, source: Some(7), read_back: Some(read_back), lease };
         let taken = tokio::time::timeout(LIMIT, self.producer.take(claim)).await;
         taken.expect("the topic could not be taken").unwrap()
     }

@@ -27,14 +27,15 @@ impl App {
         let system = ready.server.system_identifier;
         let default = || format!("pgsluice-{system}-{}", slot.name);
         let transactional_id = once.transactional_id.clone().unwrap_or_else(default);
-        let named = encode.headers.contains(&encode::Header::Id) && !rewound;
-        let read_back = named.then(|| ReadBack {
-            source: Source::new(system, &slot.name, &publication.names).get(),
+        let named = encode.headers.contains(&encode::Header::Id);
+        let source = named.then(|| Source::new(system, &slot.name, &publication.names).get());
+        let read_back = source.filter(|_| !rewound).map(|source| ReadBack {
+            source,
             from: ready.confirmed_flush,
             max_bytes: once.read_back,
             memory: once.read_back_memory,
         });
-        Claim { transactional_id: Some(transactional_id.into()), read_back, lease }
+        Claim { transactional_id: Some(transactional_id.into()), source, read_back, lease }
     }
 
     /// Whether the server's WAL ends before a position that it had reached: then it was put back to
@@ -42,7 +43,7 @@ impl App {
     /// slot stands, and drop nothing: a halt would help nobody, as a process that is started anew
     /// knows of no earlier position, and does the same.
     pub(super) fn rewound(&self, ready: &slot::Ready, wal_end: Lsn, timeline: u32) -> bool {
-        let stored = self.records.as_ref().map_or(Lsn::ZERO, |all| all.ledger().confirmed().lsn());
+        let stored = self.records.as_ref().map_or(Lsn::ZERO, |all| all.ledger().stored());
         let reached = self.last.received.max(stored);
         let promoted = self.identity.is_some_and(|(_, last)| last != timeline);
         // A standby that was restarted replays what it had, and of other timelines the names tell.

@@ -105,6 +105,7 @@ pub fn load(sources: &Sources, purpose: Purpose) -> Result<Config, Invalid> {
         pipeline: records.pipeline,
         once: kafka.once,
         admin: records.admin,
+        accept_gap: false,
     };
     let listing = show::listing(&settings, found.as_deref());
     let (problems, warnings) = settings.finish();

@@ -142,6 +142,12 @@ impl Encoder {
         Self { options, source }
     }
 
+    /// Whether a record bears its own name.
+    #[must_use]
+    pub fn names(&self) -> bool {
+        self.options.headers.contains(&Header::Id)
+    }
+
     /// Whether a delete is followed by a null value.
     #[must_use]
     pub const fn tombstones(&self) -> bool {

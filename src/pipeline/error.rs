@@ -1,5 +1,6 @@
 //! Why a session is over.
 
+use super::Moved;
 use crate::{
     encode,
     lsn::Lsn,
@@ -50,6 +51,9 @@ pub enum Error {
         /// Why not.
         why: String,
     },
+    /// The slot was moved by somebody else.
+    #[error(transparent)]
+    Moved(#[from] Moved),
     /// Kafka.
     #[error(transparent)]
     Sink(#[from] kafka::Error),
@@ -139,6 +143,7 @@ impl Error {
             Self::Catalog(error) => error.disposition(),
             Self::Row { source, .. } => Disposition::Halt(source.exit()),
             Self::Sink(error) => error.disposition(),
+            Self::Moved(_) => Disposition::Halt(Exit::Gap),
             Self::Drain { .. } => Disposition::Halt(Exit::Drain),
         }
     }

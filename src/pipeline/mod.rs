@@ -10,6 +10,8 @@
 
 mod counts;
 mod error;
+mod gap;
+mod notes;
 mod out;
 mod own;
 mod records;
@@ -30,6 +32,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 pub use error::{Error, RowError};
+pub use gap::Moved;
+pub use notes::Notes;
+pub use own::Start;
 use own::leave_out;
 pub use records::Records;
 pub use report::Progress;
@@ -103,6 +108,8 @@ pub struct Pipeline<'a> {
     pub report: &'a mut dyn FnMut(Progress),
     /// Commit time of the last transaction, µs since 2000.
     pub last_commit: i64,
+    /// Positions that are kept in Kafka.
+    pub notes: Notes,
 }
 
 impl Pipeline<'_> {
@@ -119,11 +126,13 @@ impl Pipeline<'_> {
             if give_up.is_some() && !self.relations.in_transaction() {
                 break;
             }
+            self.note_if_due();
             let room = self.has_room();
             if self.stream.turn(room).now_or_never().transpose()?.is_none() {
                 // The source is idle: nobody gains by waiting for company.
                 self.flush_if_idle();
                 let due = self.records.batcher.deadline().map(Instant::from_std);
+                let note_at = self.notes.due(&self.records.ledger);
                 select! {
                     biased;
                     () = stop.cancelled(), if give_up.is_none() => {
@@ -135,6 +144,8 @@ impl Pipeline<'_> {
                         self.records.batcher.flush_due(std::time::Instant::now());
                         self.hand_on("linger is over");
                     }
+                    noted = self.notes.done() => self.noted(noted?),
+                    () = at(note_at) => {}
                     () = sleep_until(report_at) => {}
                     turned = self.stream.turn(room) => turned?,
                 }
@@ -144,6 +155,9 @@ impl Pipeline<'_> {
             }
             while let Some(delivery) = self.producer.delivered().now_or_never() {
                 self.settle(delivery?);
+            }
+            if let Some(noted) = self.notes.done().now_or_never() {
+                self.noted(noted?);
             }
             if Instant::now() >= report_at {
                 report_at = Instant::now() + REPORT;
@@ -203,6 +217,9 @@ impl Pipeline<'_> {
                 None => break,
                 Some(Incoming::Data(wal)) => wal,
                 Some(Incoming::Keepalive(keepalive)) => {
+                    if keepalive.reply {
+                        self.notes.hurry();
+                    }
                     if let Some(confirmed) = self.records.ledger.idle(keepalive.end) {
                         self.stream.confirm(confirmed);
                     }
@@ -335,6 +352,7 @@ impl Pipeline<'_> {
             }
         }
         failpoint::hit("drained");
+        self.note_at_stop(give_up).await?;
         let (from, told, trouble) =
             (self.stream.told(), self.progress(true), self.producer.troubles());
         let finish = timeout_at(give_up, self.stream.finish());

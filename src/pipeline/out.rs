@@ -105,6 +105,7 @@ impl Out<'_> {
         let resumed = self.resumed.as_ref().is_some_and(|all| all.contains(&place));
         if !resumed && self.stored.is_some_and(|all| all.contains(timeline, commit, index, part)) {
             *self.already_stored += 1;
+            self.ledger.cover(self.ticket);
             return Ok(());
         }
         if let Some(all) = &mut self.resumed {

@@ -1,19 +1,41 @@
 //! Before the first row: the topics become ours, and what they hold is set against what the server has.
 
-use std::pin::pin;
+use std::{collections::BTreeSet, pin::pin};
 
 use tokio::select;
 use tokio_util::sync::CancellationToken;
 
-use super::{Error, Pipeline, Records, report::telling};
+use super::{
+    Error, Moved, Pipeline, Records,
+    gap::{Verdict, judge},
+    report::telling,
+};
 use crate::{
     failpoint,
     lsn::Lsn,
     metrics,
     pg::{session::Catalog, timeline::Timelines},
-    sink::kafka::producer::{Claim, Taken},
+    progress::Evidence,
+    sink::kafka::producer::{Claim, Found, Taken},
     stored::Stored,
 };
+
+/// From where a session starts, and as whom.
+#[derive(Debug)]
+pub struct Start<'a> {
+    /// As whom the topics are taken.
+    pub claim: Claim,
+    /// The slot.
+    pub slot: &'a str,
+    /// Where it stands.
+    pub confirmed: Lsn,
+    /// Whether a position that somebody else has moved it to is accepted.
+    pub accept_gap: bool,
+    /// The server was put back to an earlier state: earlier positions say nothing.
+    pub rewound: bool,
+    /// What was said once.
+    pub said: &'a mut BTreeSet<String>,
+}
 
 impl Pipeline<'_> {
     /// Makes the topics ours, now that the slot is: before the first row, with PostgreSQL kept
@@ -21,13 +43,22 @@ impl Pipeline<'_> {
     ///
     /// # Errors
     /// The session is over, as in [`Self::run`].
-    pub async fn own(&mut self, claim: Claim, stop: &CancellationToken) -> Result<bool, Error> {
+    pub async fn own(
+        &mut self,
+        mut start: Start<'_>,
+        stop: &CancellationToken,
+    ) -> Result<bool, Error> {
         let (told, trouble) = (self.progress(false), self.producer.troubles());
-        let Self { stream, relations, catalog, records, producer, report, .. } = self;
+        let Self { stream, relations, catalog, records, producer, report, notes, .. } = self;
         let work = async {
-            let Taken { stored, .. } = producer.take(claim).await?;
+            let Taken { stored, found, .. } = producer.take(start.claim.clone()).await?;
             failpoint::hit("topics taken");
-            leave_out(stored, relations.timelines(), catalog, records).await
+            leave_out(stored, relations.timelines(), catalog, records).await?;
+            let upto = start.judge(&found, relations.timelines(), records)?;
+            let noted = producer.noted(relations.timelines().current(), upto).await?;
+            notes.begin(upto, noted);
+            records.ledger.ask_for(if noted { records.evidence() } else { Evidence::None });
+            Ok(())
         };
         let mut work = pin!(telling(work, *report, told, trouble));
         loop {
@@ -37,6 +68,53 @@ impl Pipeline<'_> {
                 done = &mut work => return done.map(|()| true),
                 turned = stream.turn(false) => turned?,
             }
+        }
+    }
+}
+
+impl Start<'_> {
+    /// Whether the slot stands where we left it. Gives the position to note first.
+    fn judge(
+        &mut self,
+        found: &Found,
+        timelines: &Timelines,
+        records: &Records,
+    ) -> Result<Lsn, Moved> {
+        let (slot, at) = (self.slot, self.confirmed);
+        if self.rewound {
+            return Ok(at);
+        }
+        let notes = found.notes.as_deref().unwrap_or_default();
+        let here = notes.iter().filter(|(_, note)| note.timeline == timelines.current());
+        let last = here.max_by_key(|(_, note)| note.position).map(|(_, note)| note);
+        if last.is_some_and(|last| last.producer != found.producer) {
+            self.say(
+                "Kafka has given another producer id: a process that still writes under the one of \
+                 before is not shut out, and may repeat rows"
+                    .to_owned(),
+            );
+        }
+        let source = self.claim.read_back.map(|read_back| read_back.source);
+        match judge(at, timelines, found, source, records.compacted()) {
+            Verdict::Ours => {}
+            Verdict::Unknown(why) => self.say(format!(
+                "whether anybody has moved replication slot {slot:?} to {at} could not be checked: {why}"
+            )),
+            Verdict::Gap(known) if self.accept_gap => tracing::warn!(
+                slot, from = %known, to = %at,
+                "a gap is accepted: what was committed in between is in no topic"
+            ),
+            Verdict::Gap(known) => return Err(Moved { slot: slot.to_owned(), at, known }),
+        }
+        Ok(last.map_or(at, |last| at.max(last.position)))
+    }
+
+    fn say(&mut self, text: String) {
+        if self.said.contains(&text) {
+            tracing::debug!("still: {text}");
+        } else {
+            tracing::warn!("{text}");
+            self.said.insert(text);
         }
     }
 }

@@ -50,7 +50,7 @@ impl Pipeline<'_> {
     }
 
     pub(super) fn progress(&self, draining: bool) -> Progress {
-        let stored = self.records.ledger.confirmed().lsn();
+        let stored = self.records.ledger.stored();
         let open = self.records.ledger.open() > 0;
         let lag = if open { since(self.last_commit) } else { Duration::ZERO };
         let (received, confirmed) = (self.stream.received(), self.stream.told());

@@ -3,7 +3,7 @@
 use std::hash::Hash;
 
 use super::Records;
-use crate::{lsn::Lsn, stored::Stored};
+use crate::{lsn::Lsn, progress::Evidence, stored::Stored};
 
 impl Records {
     /// A new connection begins at `confirmed`. Everything that is not confirmed comes again.
@@ -17,6 +17,16 @@ impl Records {
         self.ledger.restart(confirmed);
         self.tables.clear();
         self.ticket = None;
+    }
+
+    /// What must be in Kafka before a position is confirmed, where it can be kept.
+    pub(in super::super) fn evidence(&self) -> Evidence {
+        if self.encoder.names() { Evidence::Names } else { Evidence::Notes }
+    }
+
+    /// A topic that may lose any record.
+    pub(in super::super) fn compacted(&self) -> Option<&str> {
+        self.topics.iter().find(|(_, topic)| topic.compacted).map(|(name, _)| &**name)
     }
 
     /// Rows with these names are stored already: they are not sent again.

@@ -91,6 +91,17 @@ pub const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
 pub const CONCURRENT_TRANSACTIONS: i16 = 51;
 /// Another partition of the request is the reason.
 pub const OPERATION_NOT_ATTEMPTED: i16 = 55;
+/// A note is longer than the broker takes.
+pub const OFFSET_METADATA_TOO_LARGE: i16 = 12;
+/// A transaction that commits the offset is not over yet.
+pub const UNSTABLE_OFFSET_COMMIT: i16 = 88;
+
+/// Whether a right is missing: on a topic, a group, the cluster or a transactional id.
+#[must_use]
+pub const fn is_right(code: i16) -> bool {
+    matches!(code, 29 | 30 | 31 | 53)
+}
+
 /// The log does not begin there yet, or not any more.
 pub const OFFSET_OUT_OF_RANGE: i16 = 1;
 

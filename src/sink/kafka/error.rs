@@ -200,6 +200,12 @@ pub enum Error {
         /// Partition.
         partition: i32,
     },
+    /// It was committed, and yet it is not there.
+    #[error("the group's note on {topic} was committed, and is not there")]
+    NotKept {
+        /// Topic.
+        topic: Arc<str>,
+    },
     /// What a partition holds cannot be read back.
     #[error("{topic}[{partition}] cannot be read back")]
     Log {
@@ -242,6 +248,7 @@ impl Error {
             | Self::Incomplete { .. }
             | Self::NoSuchBroker { .. }
             | Self::NoMarker { .. }
+            | Self::NotKept { .. }
             | Self::Doubt { .. }
             | Self::Fenced { .. }
             | Self::TopicNotReady { .. } => Disposition::Retry,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::queue::Identity;
+use super::{note::Found, queue::Identity};
 use crate::{lease::Lease, lsn::Lsn, stored::Stored};
 
 /// Who takes the topics, and what of theirs is to be read back.
@@ -11,6 +11,8 @@ pub struct Claim {
     /// `transactional.id`: whoever wrote under it before is shut out. `None`: nobody is, and nothing
     /// is read back, so that rows may be repeated.
     pub transactional_id: Option<Arc<str>>,
+    /// The first field of the header `id` that our records bear; `None`: they bear none.
+    pub source: Option<u64>,
     /// How our records are told from others', if their names are to be read back.
     pub read_back: Option<ReadBack>,
     /// How long nobody else can be the one that may write.
@@ -37,6 +39,27 @@ pub struct Taken {
     pub stored: Stored,
     /// What was read.
     pub read: Read,
+    /// How far we had come.
+    pub found: Found,
+}
+
+impl Taken {
+    /// Adds what other topics brought.
+    pub(super) fn add(&mut self, other: Self) {
+        let Self { stored, read, found } = other;
+        let refused = self.stored.refused();
+        self.stored.merge(stored);
+        if self.stored.refused() > refused {
+            // What comes again must be followed by all that followed it.
+            self.stored.retain(|_, _| false);
+        }
+        self.read.partitions += read.partitions;
+        self.read.bytes += read.bytes;
+        self.read.requests += read.requests;
+        self.read.cut += read.cut;
+        self.found.newest.extend(found.newest);
+        self.found.unsure = self.found.unsure.take().or(found.unsure);
+    }
 }
 
 /// How much was read back.

@@ -4,12 +4,13 @@
 //! they are decided: futures are first polled in the order in which they are pushed.
 
 mod links;
+mod notes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -19,18 +20,21 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::links::Link;
+use self::{
+    links::Link,
+    notes::{Shared, meet},
+};
 use super::{
     Met,
-    ask::{self, Candidate, Random, chain},
+    ask::{self, Random, chain},
     claim::{Claim, Ours, Taken},
     machine::{Action, Leaders, Machine},
-    queue::Identity,
     taking::Taker,
 };
 use crate::{
     batch::Batch,
     failpoint,
+    lsn::Lsn,
     metrics::{self, Peer},
     retry::Disposition,
     sink::{
@@ -51,6 +55,7 @@ pub(super) enum Command {
     Submit(Batch),
     Topic { name: String, reply: oneshot::Sender<Result<Met, Error>> },
     Take { claim: Claim, generation: u64, reply: oneshot::Sender<Result<Taken, Error>> },
+    Note { timeline: u32, position: Lsn, reply: oneshot::Sender<Result<bool, Error>> },
 }
 
 /// The task's ends of what it shares with the handle.
@@ -88,9 +93,11 @@ enum Done {
     },
     Taken {
         generation: u64,
+        taker: Box<Taker>,
         result: Result<Ours, Error>,
         reply: oneshot::Sender<Result<Taken, Error>>,
     },
+    Noted,
 }
 
 /// See the module.
@@ -106,9 +113,11 @@ pub(super) struct Driver {
     ends: Ends,
     /// Counts takings: what belongs to an earlier one counts for nothing.
     generation: u64,
-    /// The last one's, and who we are by it.
+    /// The last one's, and what goes by it once it is done.
     claim: Option<Arc<Claim>>,
-    identity: Option<Identity>,
+    group: Option<Shared>,
+    /// Whether it was said that the group cannot be used.
+    said: Arc<AtomicBool>,
     /// What of [`Machine::held`] is in `ends.in_flight`.
     counted: usize,
     random: Random,
@@ -132,7 +141,8 @@ impl Driver {
             ends,
             generation: 0,
             claim: None,
-            identity: None,
+            group: None,
+            said: Arc::default(),
             counted: 0,
             random: Random::new(),
         }
@@ -206,13 +216,14 @@ impl Driver {
             Command::Topic { name, reply } => {
                 let (candidates, options) = (self.candidates(), Arc::clone(&self.options));
                 let generation = self.generation;
-                let ours = self.identity.and_then(|identity| Some((identity, self.taker()?)));
+                let group = self.group.clone();
                 self.push(async move {
-                    let result = meet(candidates, &options, &name, ours).await;
+                    let result = meet(candidates, &options, &name, group).await;
                     Done::Topic { name, generation, result, reply }
                 });
             }
             Command::Take { claim, generation, reply } => self.take(claim, generation, reply),
+            Command::Note { timeline, position, reply } => self.note(timeline, position, reply),
         }
     }
 
@@ -225,24 +236,27 @@ impl Driver {
     ) {
         self.machine.give_up(Instant::now());
         self.publish();
-        (self.generation, self.identity) = (generation, None);
+        (self.generation, self.group) = (generation, None);
         self.claim = Some(Arc::new(claim));
         let topics = self.machine.topic_names();
-        let Some(taker) = self.taker() else { return };
-        self.push(
-            async move { Done::Taken { generation, result: taker.take(topics).await, reply } },
-        );
+        let Some(mut taker) = self.taker().map(Box::new) else { return };
+        self.push(async move {
+            let result = taker.take(topics).await;
+            Done::Taken { generation, taker, result, reply }
+        });
     }
 
     fn taker(&mut self) -> Option<Taker> {
         let claim = Arc::clone(self.claim.as_ref()?);
         let links = self.links.iter().map(|(&id, link)| (id, link.broker.clone())).collect();
-        Some(Taker::new(Arc::clone(&self.options), claim, self.candidates(), links))
+        let (options, said) = (Arc::clone(&self.options), Arc::clone(&self.said));
+        Some(Taker::new(options, claim, self.candidates(), links, said))
     }
 
     fn taken(
         &mut self,
         generation: u64,
+        taker: Taker,
         result: Result<Ours, Error>,
         reply: oneshot::Sender<Result<Taken, Error>>,
     ) {
@@ -250,7 +264,9 @@ impl Driver {
             return; // another one has begun; nobody waits for this
         }
         let result = result.map(|ours| {
-            self.identity = Some(ours.identity);
+            let usable = ours.taken.found.notes.is_some();
+            let topics = self.machine.topic_names().into_iter().collect();
+            self.group = Some(notes::shared(taker, ours.identity, usable, topics));
             self.machine.taken();
             self.machine.own(ours.identity, &ours.partitions);
             ours.taken
@@ -335,7 +351,10 @@ impl Driver {
                 });
                 let _ = reply.send(result); // else nobody waits for it any more
             }
-            Done::Taken { generation, result, reply } => self.taken(generation, result, reply),
+            Done::Taken { generation, taker, result, reply } => {
+                self.taken(generation, *taker, result, reply);
+            }
+            Done::Noted => {}
         }
     }
 
@@ -368,19 +387,6 @@ impl Driver {
     fn push(&self, future: impl Future<Output = Done> + Send + 'static) {
         self.work.push(future.boxed());
     }
-}
-
-/// Looks a topic up, and takes it if the others are ours.
-async fn meet(
-    candidates: Vec<Candidate>,
-    options: &Options,
-    name: &str,
-    ours: Option<(Identity, Taker)>,
-) -> Result<(Topic, Option<Ours>), Error> {
-    let topic = ask::topic(candidates, options, name).await?;
-    let Some((identity, mut taker)) = ours else { return Ok((topic, None)) };
-    let ours = taker.join(identity, vec![Arc::from(name)]).await?;
-    Ok((topic, Some(ours)))
 }
 
 async fn until(wake: Option<Instant>) {

@@ -17,7 +17,9 @@
 mod ask;
 mod claim;
 mod driver;
+mod group;
 mod machine;
+mod note;
 mod queue;
 #[cfg(test)]
 mod simulation;
@@ -40,7 +42,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-pub use self::claim::{Claim, Read, ReadBack, Taken};
+pub use self::{
+    claim::{Claim, Read, ReadBack, Taken},
+    note::{Found, Note, Unsure},
+};
 use self::{
     driver::{Command, Driver, Ends},
     machine::{Machine, Settings},
@@ -48,6 +53,7 @@ use self::{
 use super::{Compression, Options, error::Error, topics::Topic};
 use crate::{
     batch::{Batch, Codec},
+    lsn::Lsn,
     retry::Disposition,
     sink::Delivery,
     stored::Stored,
@@ -144,6 +150,23 @@ impl Producer {
         }
     }
 
+    /// Notes in the consumer group that everything below `position` is stored, once the topics are
+    /// ours. The answer comes when it is there: `false` if it cannot be noted at all.
+    pub fn note(&self, timeline: u32, position: Lsn) -> Noting {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::Note { timeline, position, reply });
+        Noting(answer)
+    }
+
+    /// The same, and waits for it.
+    ///
+    /// # Errors
+    /// The topics are to be taken anew.
+    pub async fn noted(&mut self, timeline: u32, position: Lsn) -> Result<bool, Error> {
+        let Noting(answer) = self.note(timeline, position);
+        self.answer(answer).await
+    }
+
     /// Takes a batch and never blocks: the caller bounds what is on its way by
     /// [`Self::in_flight`].
     pub fn submit(&mut self, batch: Batch) {
@@ -201,6 +224,23 @@ impl Producer {
             }
         }
         None
+    }
+}
+
+/// A position that is being noted.
+#[derive(Debug)]
+pub struct Noting(oneshot::Receiver<Result<bool, Error>>);
+
+impl Noting {
+    /// Waits for it. Cancel-safe. For ever if the task has ended: its reason is the next delivery.
+    ///
+    /// # Errors
+    /// The topics are to be taken anew.
+    pub async fn done(&mut self) -> Result<bool, Error> {
+        match (&mut self.0).await {
+            Ok(answer) => answer,
+            Err(_) => std::future::pending().await,
+        }
     }
 }
 

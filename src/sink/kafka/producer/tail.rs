@@ -10,11 +10,15 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
-use super::{claim::ReadBack, queue::Identity};
+use super::{claim::ReadBack, note::Unsure, queue::Identity};
 use crate::{
     batch::log::{self, Entries, Marker},
+    lsn::Lsn,
     stored::{Name, Stored},
 };
 
@@ -35,6 +39,8 @@ pub(super) struct Sight {
     pub(super) wanted: Option<ReadBack>,
     pub(super) stored: Stored,
     pub(super) bytes: u64,
+    /// By timeline, the newest commit of ours that was met at all.
+    pub(super) newest: BTreeMap<u32, Lsn>,
 }
 
 /// Where the reading of one partition is.
@@ -63,6 +69,11 @@ pub(super) struct Tail {
     phase: Phase,
     /// A record of ours that is confirmed was met.
     met: bool,
+    /// A record of ours was met.
+    any: bool,
+    /// Records were missing between others.
+    thinned: bool,
+    log_start: i64,
     /// It was not read to the end.
     pub(super) cut: bool,
     /// Nothing came of it in a request for several: it goes alone.
@@ -88,6 +99,9 @@ impl Tail {
             cursor: low,
             phase: Phase::Forward,
             met: false,
+            any: false,
+            thinned: false,
+            log_start: 0,
             cut: false,
             alone: false,
             nothing: 0,
@@ -100,6 +114,31 @@ impl Tail {
     /// The offset to fetch from. `None`: all is known.
     pub(super) fn wanted(&self) -> Option<i64> {
         (self.phase != Phase::Done).then_some(self.cursor)
+    }
+
+    /// Only the newest record of ours, backwards from `end`; no marker is due.
+    pub(super) fn glance(topic: Arc<str>, partition: i32, leader: i32, end: i64) -> Self {
+        let mut tail = Self::new(topic, partition, leader, end);
+        let start = end.saturating_sub(FIRST_STEP).max(0);
+        if end > 0 {
+            (tail.phase, tail.cursor) = (Phase::Back { start, end, step: FIRST_STEP }, start);
+        } else {
+            tail.phase = Phase::Done;
+        }
+        tail
+    }
+
+    /// Why there may have been newer records of ours than those that were met.
+    pub(super) fn unsure(&self) -> Option<Unsure> {
+        let topic = || Arc::clone(&self.topic);
+        match self {
+            Self { cut: true, .. } => Some(Unsure::NotRead),
+            Self { thinned: true, .. } => Some(Unsure::Compacted(topic(), self.partition)),
+            Self { any: false, log_start: 1.., .. } => {
+                Some(Unsure::Emptied(topic(), self.partition))
+            }
+            _ => None,
+        }
     }
 
     /// Whether the marker is still to come: a broker may be asked to wait for it.
@@ -116,6 +155,7 @@ impl Tail {
         only: bool,
     ) -> Result<(), log::Error> {
         sight.bytes += records.len() as u64;
+        self.log_start = self.log_start.max(log_start);
         let mut came = false;
         let mut entries = Entries::new(records);
         for entry in entries.by_ref() {
@@ -132,6 +172,10 @@ impl Tail {
                 *start = (*start).min(entry.base_offset);
             }
             came = true;
+            // What was deleted from the front is no gap.
+            let first = self.cursor.max(log_start);
+            let span = entry.last_offset.saturating_sub(entry.base_offset);
+            self.thinned |= entry.base_offset > first || span >= i64::from(entry.records);
             self.take(sight, &entry, log_start);
             self.cursor = entry.last_offset + 1;
             let mine =
@@ -182,7 +226,7 @@ impl Tail {
             return;
         }
         let Some(wanted) = sight.wanted else { return };
-        let Self { open, met, .. } = self;
+        let Self { open, met, any, .. } = self;
         let read = entry.headers(b"id", UNPACKED, |offset, value| {
             if offset < log_start {
                 return; // deleted, though its batch is still there
@@ -190,6 +234,8 @@ impl Tail {
             let Some(name) = Name::parse(value).filter(|name| name.source == wanted.source) else {
                 return;
             };
+            *any = true;
+            sight.meet(&name);
             if name.commit < wanted.from {
                 *met = true;
             } else if entry.transactional {
@@ -238,6 +284,11 @@ impl Sight {
     /// Whether no more is to be fetched.
     fn is_enough(&self) -> bool {
         self.wanted.is_some_and(|wanted| self.bytes >= wanted.max_bytes)
+    }
+
+    fn meet(&mut self, name: &Name) {
+        let newest = self.newest.entry(name.timeline).or_default();
+        *newest = name.commit.max(*newest);
     }
 
     fn keep(&mut self, name: &Name) {

@@ -14,16 +14,23 @@
 //! **Must stay true.** An identity is asked for once a taking, never in the middle of one's work:
 //! whoever was shut out must not shut out its successor.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 mod fence;
 
+pub(super) use fence::fenced;
+
 use super::{
     ask::{self, Candidate, Random, chain},
     claim::{Claim, Ours, Read, Taken},
+    note::{Found, Note, Unsure},
     queue::Identity,
 };
 use crate::{
@@ -57,6 +64,10 @@ pub(super) struct Taker {
     /// Connections, by broker.
     pub(super) links: BTreeMap<i32, Broker>,
     coordinator: Option<Broker>,
+    /// Of the group.
+    pub(super) groups: Option<Broker>,
+    /// Whether it was said that the group cannot be used.
+    pub(super) said: Arc<AtomicBool>,
     random: Random,
 }
 
@@ -66,12 +77,20 @@ impl Taker {
         claim: Arc<Claim>,
         candidates: Vec<Candidate>,
         links: BTreeMap<i32, Broker>,
+        said: Arc<AtomicBool>,
     ) -> Self {
-        Self { options, claim, candidates, links, coordinator: None, random: Random::new() }
+        let (coordinator, groups, random) = (None, None, Random::new());
+        Self { options, claim, candidates, links, coordinator, groups, said, random }
+    }
+
+    /// Connections of its own from now on, where nothing waits behind batches.
+    pub(super) fn part(&mut self) {
+        self.links.clear();
+        (self.coordinator, self.groups) = (None, None);
     }
 
     /// Everything, from a new epoch on.
-    pub(super) async fn take(mut self, topics: Vec<Arc<str>>) -> Result<Ours, Error> {
+    pub(super) async fn take(&mut self, topics: Vec<Arc<str>>) -> Result<Ours, Error> {
         let Some(id) = self.claim.transactional_id.clone() else {
             return self.plain(&topics).await;
         };
@@ -92,7 +111,28 @@ impl Taker {
         };
         debug!(producer_id = identity.id, epoch = identity.epoch, "a new epoch is ours");
         failpoint::hit("epoch");
-        self.join(identity, topics).await
+        let kept = self.kept(&id).await?;
+        let mut ours = self.join(identity, topics.clone()).await?;
+        let mut others = BTreeSet::new();
+        ours.taken.found.notes = kept.map(|kept| {
+            others = kept.iter().map(|one| Arc::clone(&one.topic)).collect();
+            kept.into_iter()
+                .filter_map(|one| Some((one.topic, Note::parse(&one.metadata)?)))
+                .collect()
+        });
+        // Where we wrote before, and may not from now on.
+        others.retain(|topic| !topics.contains(topic));
+        if !others.is_empty() {
+            match self.join(identity, others.into_iter().collect()).await {
+                Ok(theirs) => ours.taken.add(theirs.taken),
+                Err(error) if matches!(error.disposition(), Disposition::Halt(_)) => {
+                    info!("topics of earlier are not read back: {}", chain(&error));
+                    ours.taken.found.unsure.get_or_insert(Unsure::NotRead);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(ours)
     }
 
     /// The same for topics that are met later, in the epoch that is ours already.
@@ -114,7 +154,7 @@ impl Taker {
                 }
             }
         };
-        let Taken { stored, read } = &ours.taken;
+        let Taken { stored, read, .. } = &ours.taken;
         info!(
             partitions = read.partitions,
             bytes = read.bytes,
@@ -155,7 +195,9 @@ impl Taker {
 
     fn unread(&self, identity: Identity, partitions: Vec<(Arc<str>, i32)>) -> Ours {
         let read = Read { partitions: partitions.len(), ..Read::default() };
-        Ours { identity, partitions, taken: Taken { stored: self.empty(), read } }
+        let unsure = Some(Unsure::NotRead);
+        let found = Found { producer: identity.id, unsure, ..Found::default() };
+        Ours { identity, partitions, taken: Taken { stored: self.empty(), read, found } }
     }
 
     fn empty(&self) -> Stored {
@@ -163,12 +205,17 @@ impl Taker {
         Stored::new(source, memory / NAME_BYTES)
     }
 
-    fn pauses(&self) -> Backoff {
+    pub(super) fn pauses(&self) -> Backoff {
         Backoff::new(FIRST_PAUSE, self.options.retry_max)
     }
 
     /// A step failed: waits until it may be tried again, unless only a person or a new taking helps.
-    async fn again(&mut self, pauses: &mut Backoff, error: Error, what: &str) -> Result<(), Error> {
+    pub(super) async fn again(
+        &mut self,
+        pauses: &mut Backoff,
+        error: Error,
+        what: &str,
+    ) -> Result<(), Error> {
         let fenced = matches!(error, Error::Fenced { .. });
         if fenced || matches!(error.disposition(), Disposition::Halt(_)) {
             return Err(error);
@@ -181,7 +228,7 @@ impl Taker {
             debug!("{what}, trying on: {}", chain(&error));
         }
         if error.code() != Some(codes::CONCURRENT_TRANSACTIONS) {
-            self.coordinator = None;
+            (self.coordinator, self.groups) = (None, None);
             self.links.retain(|_, link| !link.is_closed());
         }
         sleep(pause).await;
@@ -196,7 +243,7 @@ impl Taker {
         Ok(Identity { id, epoch })
     }
 
-    async fn coordinator(&mut self, id: &Arc<str>) -> Result<Broker, Error> {
+    pub(super) async fn coordinator(&mut self, id: &Arc<str>) -> Result<Broker, Error> {
         if let Some(broker) = self.coordinator.as_ref().filter(|broker| !broker.is_closed()) {
             return Ok(broker.clone());
         }
@@ -207,7 +254,7 @@ impl Taker {
         Ok(self.coordinator.insert(broker).clone())
     }
 
-    async fn link(&mut self, node: &Node) -> Result<Broker, Error> {
+    pub(super) async fn link(&mut self, node: &Node) -> Result<Broker, Error> {
         if let Some(broker) = self.links.get(&node.id).filter(|broker| !broker.is_closed()) {
             return Ok(broker.clone());
         }

@@ -27,7 +27,13 @@ struct Served {
 fn sight(from: u64, max_bytes: u64) -> Sight {
     let wanted =
         Some(ReadBack { source: SOURCE, from: Lsn::new(from), max_bytes, memory: 1 << 20 });
-    Sight { identity: OURS, wanted, stored: Stored::new(SOURCE, 10_000), bytes: 0 }
+    Sight {
+        identity: OURS,
+        wanted,
+        stored: Stored::new(SOURCE, 10_000),
+        bytes: 0,
+        newest: BTreeMap::new(),
+    }
 }
 
 /// As [`super::super::taking`] reads one partition.

@@ -8,6 +8,7 @@ use tracing::warn;
 use super::{
     super::{
         claim::{Ours, Read, Taken},
+        note::Found,
         queue::Identity,
         tail::{Sight, Tail},
     },
@@ -47,8 +48,8 @@ impl Taker {
         let mut tails = self.lows(&metadata).await?;
         let partitions: Vec<_> =
             tails.iter().map(|tail| (Arc::clone(&tail.topic), tail.partition)).collect();
-        let mut sight =
-            Sight { identity, wanted: self.claim.read_back, stored: self.empty(), bytes: 0 };
+        let (wanted, stored) = (self.claim.read_back, self.empty());
+        let mut sight = Sight { identity, wanted, stored, bytes: 0, newest: BTreeMap::new() };
         let mut read = Read { partitions: partitions.len(), ..Read::default() };
         if !partitions.is_empty() {
             self.mark(id, identity, &partitions).await?;
@@ -69,7 +70,13 @@ impl Taker {
             // left with an old value: and what was not read is what came first.
             sight.stored.retain(|_, _| false);
         }
-        Ok(Ours { identity, partitions, taken: Taken { stored: sight.stored, read } })
+        let found = Found {
+            notes: None,
+            newest: sight.newest.into_iter().collect(),
+            producer: identity.id,
+            unsure: tails.iter().find_map(Tail::unsure),
+        };
+        Ok(Ours { identity, partitions, taken: Taken { stored: sight.stored, read, found } })
     }
 
     /// The high watermark of every partition: the marker is to come at or above it.
@@ -256,7 +263,11 @@ fn judge(
 }
 
 /// Tells an end that only a new taking can mend from what is to be tried again.
-fn fenced<T>(broker: &Broker, api: &'static str, result: Result<T, Error>) -> Result<T, Error> {
+pub(in super::super) fn fenced<T>(
+    broker: &Broker,
+    api: &'static str,
+    result: Result<T, Error>,
+) -> Result<T, Error> {
     match result {
         Err(error) if error.code().is_some_and(codes::is_fence) => Err(Error::Fenced {
             broker: broker.name().to_owned(),

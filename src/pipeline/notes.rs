@@ -1,0 +1,139 @@
+//! When a position is noted: before one is confirmed that no record tells of, now and then under
+//! load, and at a stop.
+
+use std::time::Duration;
+
+use tokio::{
+    select,
+    time::{Instant, sleep_until},
+};
+
+use super::{Error, Pipeline};
+use crate::{
+    lsn::Lsn,
+    progress::{Evidence, Ledger},
+    sink::kafka::producer::Noting,
+};
+
+/// Between two, while a position waits for one.
+const PACE: Duration = Duration::from_secs(1);
+/// While records tell of all positions.
+const UNDER_LOAD: Duration = Duration::from_mins(1);
+/// While nothing moves: what is not written for a week is forgotten.
+const IDLE: Duration = Duration::from_hours(1);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Notes {
+    timeline: u32,
+    /// The highest that was asked for.
+    last: Lsn,
+    asked_at: Instant,
+    /// The server waits for a confirmation, as one that is shutting down does.
+    at_once: bool,
+    under_way: Option<(Lsn, Noting)>,
+    usable: bool,
+}
+
+impl Notes {
+    /// None yet.
+    #[must_use]
+    pub fn new(timeline: u32) -> Self {
+        let (last, asked_at) = (Lsn::ZERO, Instant::now());
+        Self { timeline, last, asked_at, at_once: false, under_way: None, usable: false }
+    }
+
+    /// The first was written at the start; `usable`: it could be.
+    pub(super) fn begin(&mut self, upto: Lsn, usable: bool) {
+        (self.last, self.asked_at, self.usable) = (upto, Instant::now(), usable);
+    }
+
+    pub(super) const fn hurry(&mut self) {
+        self.at_once = true;
+    }
+
+    /// When the next one is to be asked for.
+    pub(super) fn due(&self, ledger: &Ledger) -> Option<Instant> {
+        if !self.usable || self.under_way.is_some() {
+            return None;
+        }
+        let waits = ledger.stored() > ledger.confirmed().lsn();
+        let pause = match (waits, ledger.stored() > self.last) {
+            (true, _) if self.at_once && ledger.open() == 0 => Duration::ZERO,
+            (true, _) => PACE,
+            (false, true) => UNDER_LOAD,
+            (false, false) => IDLE,
+        };
+        Some(self.asked_at + pause)
+    }
+
+    /// The position that is noted by now; `None`: none can be. Waits for ever while none is asked for.
+    /// Cancel-safe.
+    pub(super) async fn done(&mut self) -> Result<Option<Lsn>, Error> {
+        let Some((upto, noting)) = &mut self.under_way else {
+            return std::future::pending().await;
+        };
+        let (upto, noted) = (*upto, noting.done().await);
+        self.under_way = None;
+        self.usable = noted?;
+        Ok(self.usable.then_some(upto))
+    }
+}
+
+impl Pipeline<'_> {
+    pub(super) fn note_if_due(&mut self) {
+        let due = self.notes.due(&self.records.ledger);
+        if due.is_some_and(|due| due <= Instant::now()) {
+            self.note();
+        }
+    }
+
+    fn note(&mut self) {
+        let Notes { timeline, last, .. } = self.notes;
+        // A server that crashed stands where it was: what was noted before is true all the same.
+        let upto = self.records.ledger.stored().max(last);
+        let noting = self.producer.note(timeline, upto);
+        (self.notes.last, self.notes.asked_at) = (upto, Instant::now());
+        self.notes.at_once = false;
+        self.notes.under_way = Some((upto, noting));
+    }
+
+    pub(super) fn noted(&mut self, upto: Option<Lsn>) {
+        let ledger = &mut self.records.ledger;
+        let moved = match upto {
+            Some(upto) => ledger.noted(upto),
+            None => ledger.ask_for(Evidence::None),
+        };
+        if let Some(confirmed) = moved {
+            self.stream.confirm(confirmed);
+        }
+    }
+
+    /// The last one: then the next start can tell whether anybody moved the slot.
+    pub(super) async fn note_at_stop(&mut self, give_up: Instant) -> Result<(), Error> {
+        let mut asked = self.notes.last;
+        while self.notes.usable {
+            let stored = self.records.ledger.stored();
+            if self.notes.under_way.is_none() {
+                if stored <= asked {
+                    break;
+                }
+                self.note();
+            }
+            select! {
+                biased;
+                noted = self.notes.done() => {
+                    let noted = noted?;
+                    asked = self.notes.last;
+                    self.noted(noted);
+                }
+                () = sleep_until(give_up) => break,
+                turned = self.stream.turn(false) => turned?,
+            }
+        }
+        let ledger = &self.records.ledger;
+        let owed = self.records.evidence() == Evidence::Notes
+            && ledger.stored() > ledger.confirmed().lsn();
+        if owed { Err(self.drain_over()) } else { Ok(()) }
+    }
+}

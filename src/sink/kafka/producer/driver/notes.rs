@@ -1,0 +1,68 @@
+//! What goes by the transactional id while the topics are ours: one thing after the other.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use tokio::sync::{Mutex, oneshot};
+
+use super::{Done, Driver};
+use crate::{
+    lsn::Lsn,
+    sink::kafka::{
+        Options,
+        error::Error,
+        producer::{
+            ask::{self, Candidate},
+            claim::Ours,
+            group::Group,
+            queue::Identity,
+            taking::Taker,
+        },
+        topics::Topic,
+    },
+};
+
+/// One transaction at a time: whoever has one holds it.
+pub(super) type Shared = Arc<Mutex<Group>>;
+
+pub(super) fn shared(
+    taker: Taker,
+    identity: Identity,
+    usable: bool,
+    topics: BTreeSet<Arc<str>>,
+) -> Shared {
+    Arc::new(Mutex::new(Group::new(taker, identity, usable, topics)))
+}
+
+impl Driver {
+    pub(super) fn note(
+        &mut self,
+        timeline: u32,
+        position: Lsn,
+        reply: oneshot::Sender<Result<bool, Error>>,
+    ) {
+        // Else the topics are not ours any more: the one who asks is told so by the next delivery.
+        let Some(group) = self.group.clone() else { return };
+        let candidates = self.candidates();
+        self.push(async move {
+            let mut group = group.lock().await;
+            group.ask(candidates);
+            let _ = reply.send(group.note(timeline, position).await); // else nobody waits for it
+            Done::Noted
+        });
+    }
+}
+
+/// Looks a topic up, and takes it if the others are ours.
+pub(super) async fn meet(
+    candidates: Vec<Candidate>,
+    options: &Options,
+    name: &str,
+    group: Option<Shared>,
+) -> Result<(Topic, Option<Ours>), Error> {
+    let topic = ask::topic(candidates.clone(), options, name).await?;
+    let Some(group) = group else { return Ok((topic, None)) };
+    let mut group = group.lock().await;
+    group.ask(candidates);
+    let ours = group.join(&Arc::from(name)).await?;
+    Ok((topic, Some(ours)))
+}
