@@ -6,6 +6,7 @@
 
 mod claim;
 mod error;
+mod missing;
 mod shown;
 mod trouble;
 
@@ -38,7 +39,7 @@ use crate::{
     pg::{
         self,
         relations::Relations,
-        session::Session,
+        session::{self, Session},
         slot::{self, SlotOptions},
         stream,
     },
@@ -298,10 +299,12 @@ impl App {
 
     /// All that comes before `START_REPLICATION`: PostgreSQL first, then Kafka.
     async fn prepare(&mut self) -> Result<Session, Error> {
-        let Options { postgres, publication, slot, .. } = &self.options;
-        let slot = SlotOptions { create: slot.create && !self.slot_seen, ..slot.clone() };
-        let session = match Session::open(postgres, publication, &slot, &self.mapped).await {
+        let session = match self.open(false).await {
             Ok(session) => session,
+            Err(error @ session::Error::Slot(slot::Error::SlotMissing { .. })) => {
+                self.missing(error).await?;
+                self.open(true).await?
+            }
             Err(error) => {
                 let error = Error::from(error);
                 if error.busy() {
@@ -326,6 +329,12 @@ impl App {
         Ok(session)
     }
 
+    async fn open(&self, create: bool) -> Result<Session, session::Error> {
+        let Options { postgres, publication, slot, .. } = &self.options;
+        let slot = SlotOptions { create, ..slot.clone() };
+        Session::open(postgres, publication, &slot, &self.mapped).await
+    }
+
     async fn reach_kafka(&mut self) -> Result<(), Error> {
         if self.producer.is_none() {
             self.producer = Some(Producer::connect(self.options.kafka.clone()).await?);
@@ -346,15 +355,21 @@ impl App {
     }
 
     /// Every topic that the configuration names, and those of the published tables.
+    fn topics_of(&self, published: &slot::Published) -> BTreeSet<String> {
+        let mut names: BTreeSet<String> =
+            self.routes.topics().into_iter().map(str::to_owned).collect();
+        for table in &published.tables {
+            names.extend(self.routes.topic_of(&table.namespace, &table.name));
+        }
+        names
+    }
+
+    /// Has all of them looked up.
     async fn look_topics_up(&mut self, session: &Session) -> Result<(), Error> {
+        let names = self.topics_of(&session.ready.published);
         let (Some(producer), Some(records)) = (&mut self.producer, &mut self.records) else {
             return Ok(());
         };
-        let mut names: BTreeSet<String> =
-            self.routes.topics().into_iter().map(str::to_owned).collect();
-        for table in &session.ready.published.tables {
-            names.extend(self.routes.topic_of(&table.namespace, &table.name));
-        }
         for name in names {
             pipeline::look_up(records, producer, Arc::from(name)).await?;
         }

@@ -16,6 +16,8 @@ mod crash;
 mod failpoints;
 #[path = "once/forgotten.rs"]
 mod forgotten;
+#[path = "once/gaps.rs"]
+mod gaps;
 #[path = "once/promotion.rs"]
 mod promotion;
 mod support;

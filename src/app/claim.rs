@@ -5,7 +5,7 @@ use crate::{
     encode::{self, Source},
     lease::Lease,
     lsn::Lsn,
-    pg::slot,
+    pg::{catalog::Server, slot},
     sink::kafka::producer::{Claim, ReadBack},
 };
 
@@ -23,15 +23,25 @@ pub struct Once {
 impl App {
     /// As whom to take the topics.
     pub(super) fn claim(&self, ready: &slot::Ready, rewound: bool, lease: Lease) -> Claim {
+        self.claim_at(&ready.server, ready.confirmed_flush, rewound, lease)
+    }
+
+    pub(super) fn claim_at(
+        &self,
+        server: &Server,
+        from: Lsn,
+        rewound: bool,
+        lease: Lease,
+    ) -> Claim {
         let Options { slot, publication, encode, once, .. } = &self.options;
-        let system = ready.server.system_identifier;
+        let system = server.system_identifier;
         let default = || format!("pgsluice-{system}-{}", slot.name);
         let transactional_id = once.transactional_id.clone().unwrap_or_else(default);
         let named = encode.headers.contains(&encode::Header::Id);
         let source = named.then(|| Source::new(system, &slot.name, &publication.names).get());
         let read_back = source.filter(|_| !rewound).map(|source| ReadBack {
             source,
-            from: ready.confirmed_flush,
+            from,
             max_bytes: once.read_back,
             memory: once.read_back_memory,
         });

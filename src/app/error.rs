@@ -23,6 +23,23 @@ pub enum Error {
         /// Why.
         source: Box<pipeline::Error>,
     },
+    /// There is no slot, and there was one.
+    #[error(
+        "replication slot {slot:?} does not exist, and Kafka holds what was committed up to {last}: \
+         what was committed since then is lost to the stream. To begin with what is committed from \
+         now on, accepting that gap, once: pgsluice run --accept-gap {slot}{}",
+        if *.create { String::new() } else { format!(", after {sql}") }
+    )]
+    Gone {
+        /// Its name.
+        slot: String,
+        /// Our last position.
+        last: Lsn,
+        /// `slot.create`.
+        create: bool,
+        /// What makes it.
+        sql: String,
+    },
     /// A topic that cannot be used.
     #[error(transparent)]
     Topic(#[from] pipeline::Error),
@@ -53,6 +70,7 @@ impl Error {
             Self::Topic(error) => error.disposition(),
             Self::Kafka(error) => error.disposition(),
             Self::Route(error) => error.disposition(),
+            Self::Gone { .. } => Disposition::Halt(Exit::Gap),
             Self::Unconfirmed { .. } => Disposition::Halt(Exit::Drain),
         }
     }

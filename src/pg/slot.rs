@@ -22,7 +22,7 @@ use tokio_postgres::Client;
 
 pub use self::{
     command::{create_temporary, start_replication},
-    error::Error,
+    error::{Error, Place},
     publication::{Published, prepare as prepare_publication},
     state::{Health, health},
     young::{Report, publication_too_young},
@@ -133,7 +133,12 @@ pub async fn prepare(
     let mut published = prepare_publication(client, &server, publications, mapped, exists).await?;
     let slot = match found {
         Some(slot) => slot,
-        None => make(client, &server, options).await?,
+        None if options.create => make(client, &server, options).await?,
+        None => {
+            let (name, sql) = (options.name.clone(), state::create_sql(&options.name));
+            let place = Some(Box::new(Place { server, published }));
+            return Err(Error::SlotMissing { name, sql, place });
+        }
     };
     warnings.append(&mut published.warnings);
     warnings.extend(slot.warnings(options));
@@ -153,9 +158,6 @@ async fn make(
     options: &SlotOptions,
 ) -> Result<state::Slot, Error> {
     let name = options.name.clone();
-    if !options.create {
-        return Err(missing(&name));
-    }
     state::create(client, server, options).await?;
     // Dropped in the same moment: whoever did it will know.
     let slot = state::find(client, &name).await?.ok_or_else(|| missing(&name))?;
@@ -174,7 +176,7 @@ pub async fn available(client: &Client, server: &Server, name: &str) -> Result<(
 /// There is no such slot.
 #[must_use]
 pub fn missing(name: &str) -> Error {
-    Error::SlotMissing { name: name.to_owned(), sql: state::create_sql(name) }
+    Error::SlotMissing { name: name.to_owned(), sql: state::create_sql(name), place: None }
 }
 
 /// What every stream needs of the server, that of `tail` too, with what is worth a warning.

@@ -45,7 +45,7 @@ pub enum End {
 /// Everything is named after the case.
 pub struct World {
     pub name: String,
-    slot: String,
+    pub slot: String,
     pub end: End,
     /// From us to PostgreSQL.
     pub proxy: Proxy,
@@ -97,7 +97,7 @@ impl World {
         postgres().sql_in(&self.name, text)
     }
 
-    fn make_slot(&self) {
+    pub fn make_slot(&self) {
         let slot = &self.slot;
         self.sql(&format!("select pg_create_logical_replication_slot('{slot}', 'pgoutput')"));
     }
@@ -116,6 +116,11 @@ impl World {
 
     /// Started.
     pub fn spawn(&self, sets: &[&str], env: &[(&str, &str)]) -> Pgsluice {
+        self.spawn_as(&["run"], sets, env)
+    }
+
+    /// Started by another command.
+    pub fn spawn_as(&self, command: &[&str], sets: &[&str], env: &[(&str, &str)]) -> Pgsluice {
         let Self { name, slot, admin, .. } = self;
         let config = format!(
             "[postgres]\nurl = \"postgres://cdc_user@127.0.0.1:{}/{}\"\n\
@@ -129,7 +134,7 @@ impl World {
             kafka().brokers(),
             name,
         );
-        let mut args = vec!["run"];
+        let mut args = command.to_vec();
         sets.iter().for_each(|set| args.extend(["--set", set]));
         Pgsluice::spawn_with(&config, &args, env)
     }
@@ -175,7 +180,7 @@ impl World {
     }
 
     /// Ends it as it is to end, once [`FIRST`] is stored.
-    fn finish(&self, sluice: &mut Pgsluice, before: usize) {
+    pub fn finish(&self, sluice: &mut Pgsluice, before: usize) {
         let count = FIRST.len() * self.tables.len();
         eventually(LIMIT, "the rows are stored", || stored(sluice) == before + count);
         if self.end == End::Stopped {

@@ -3,9 +3,10 @@
 //! A message is all that a stranger has: it names the object, and the SQL that mends it as it can be
 //! pasted. One that tells of a gap says what is lost, and how to go on all the same.
 
+use super::Published;
 use crate::{
     lsn::Lsn,
-    pg::catalog,
+    pg::catalog::{self, Server},
     retry::{Disposition, Exit},
 };
 
@@ -103,6 +104,8 @@ pub enum Error {
         name: String,
         /// What makes it.
         sql: String,
+        /// Where it was looked for. `None`: it was there a moment ago.
+        place: Option<Box<Place>>,
     },
     /// A slot that is of no use to us, and that we leave alone.
     #[error("replication slot {name:?} {why}: choose another slot.name")]
@@ -116,7 +119,7 @@ pub enum Error {
     #[error(
         "replication slot {name:?} is lost ({reason}): what was committed after {confirmed} cannot \
          be had from PostgreSQL any more. To begin with what is committed from now on, accepting \
-         that gap: {sql}"
+         that gap: {sql} and then, once: pgsluice run --accept-gap {name}"
     )]
     SlotLost {
         /// Its name.
@@ -133,7 +136,8 @@ pub enum Error {
         "replication slot {name:?} stands at {confirmed}, beyond the end of the server's WAL at \
          {wal_end}: the server was put back to an earlier state, or the slot was told so by somebody \
          else. What is committed before {confirmed} is lost to the stream. To begin with what is \
-         committed from now on, accepting that gap: {sql}"
+         committed from now on, accepting that gap: {sql} and then, once: pgsluice run --accept-gap \
+         {name}"
     )]
     SlotAhead {
         /// Its name.
@@ -190,7 +194,8 @@ pub enum Error {
         "publication {name:?} does not exist at the WAL position that the slot has reached: it was \
          made, renamed, or dropped and made again later than the slot. PostgreSQL cannot decode \
          what was committed in between for it. To go on with what is committed from now on, \
-         accepting that gap: see that the publication is there, then drop the slot and make a new one"
+         accepting that gap: see that the publication is there, drop the slot, make a new one, and \
+         then, once: pgsluice run --accept-gap with its name"
     )]
     PublicationTooYoung {
         /// Its name.
@@ -199,6 +204,15 @@ pub enum Error {
     /// The catalog did not answer.
     #[error(transparent)]
     Catalog(#[from] catalog::Error),
+}
+
+/// A server without the slot.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The server.
+    pub server: Server,
+    /// What would be streamed.
+    pub published: Published,
 }
 
 const YOUNGER_THAN_SLOT: &str = "; and then a new slot, as the one that is there is older than this \

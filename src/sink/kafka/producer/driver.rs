@@ -29,6 +29,7 @@ use super::{
     ask::{self, Random, chain},
     claim::{Claim, Ours, Taken},
     machine::{Action, Leaders, Machine},
+    note::Found,
     taking::Taker,
 };
 use crate::{
@@ -55,6 +56,7 @@ pub(super) enum Command {
     Submit(Batch),
     Topic { name: String, reply: oneshot::Sender<Result<Met, Error>> },
     Take { claim: Claim, generation: u64, reply: oneshot::Sender<Result<Taken, Error>> },
+    Look { claim: Claim, topics: Vec<Arc<str>>, reply: oneshot::Sender<Result<Found, Error>> },
     Note { timeline: u32, position: Lsn, reply: oneshot::Sender<Result<bool, Error>> },
 }
 
@@ -223,6 +225,7 @@ impl Driver {
                 });
             }
             Command::Take { claim, generation, reply } => self.take(claim, generation, reply),
+            Command::Look { claim, topics, reply } => self.look(claim, topics, reply),
             Command::Note { timeline, position, reply } => self.note(timeline, position, reply),
         }
     }
@@ -248,9 +251,13 @@ impl Driver {
 
     fn taker(&mut self) -> Option<Taker> {
         let claim = Arc::clone(self.claim.as_ref()?);
+        Some(self.taker_of(claim))
+    }
+
+    fn taker_of(&mut self, claim: Arc<Claim>) -> Taker {
         let links = self.links.iter().map(|(&id, link)| (id, link.broker.clone())).collect();
         let (options, said) = (Arc::clone(&self.options), Arc::clone(&self.said));
-        Some(Taker::new(options, claim, self.candidates(), links, said))
+        Taker::new(options, claim, self.candidates(), links, said)
     }
 
     fn taken(

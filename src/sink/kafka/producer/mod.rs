@@ -127,6 +127,17 @@ impl Producer {
         self.answer(answer).await
     }
 
+    /// What there is of ours, in the consumer group and at the ends of these topics, read without
+    /// shutting anybody out. Waits as long as Kafka cannot tell.
+    ///
+    /// # Errors
+    /// It may not be asked.
+    pub async fn look(&mut self, claim: Claim, topics: Vec<Arc<str>>) -> Result<Found, Error> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::Look { claim, topics, reply });
+        self.answer(answer).await
+    }
+
     /// Looks a topic up, and creates it if that is wanted. Waits as long as no broker answers.
     /// Batches for it are then cut to its `max.message.bytes` before they are sent. If the topics are
     /// ours it is taken as well.

@@ -116,16 +116,13 @@ impl Tail {
         (self.phase != Phase::Done).then_some(self.cursor)
     }
 
-    /// Only the newest record of ours, backwards from `end`; no marker is due.
-    pub(super) fn glance(topic: Arc<str>, partition: i32, leader: i32, end: i64) -> Self {
-        let mut tail = Self::new(topic, partition, leader, end);
-        let start = end.saturating_sub(FIRST_STEP).max(0);
-        if end > 0 {
-            (tail.phase, tail.cursor) = (Phase::Back { start, end, step: FIRST_STEP }, start);
-        } else {
-            tail.phase = Phase::Done;
-        }
-        tail
+    /// Only for the newest record of ours, backwards from `low`: no marker is due.
+    pub(super) fn glance(mut self) -> Self {
+        let (end, step) = (self.low, FIRST_STEP);
+        let start = end.saturating_sub(step).max(0);
+        self.cursor = start;
+        self.phase = if end > 0 { Phase::Back { start, end, step } } else { Phase::Done };
+        self
     }
 
     /// Why there may have been newer records of ours than those that were met.

@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 mod fence;
+mod look;
 
 pub(super) use fence::fenced;
 

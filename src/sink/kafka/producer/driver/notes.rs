@@ -12,8 +12,9 @@ use crate::{
         error::Error,
         producer::{
             ask::{self, Candidate},
-            claim::Ours,
+            claim::{Claim, Ours},
             group::Group,
+            note::Found,
             queue::Identity,
             taking::Taker,
         },
@@ -34,6 +35,19 @@ pub(super) fn shared(
 }
 
 impl Driver {
+    pub(super) fn look(
+        &mut self,
+        claim: Claim,
+        topics: Vec<Arc<str>>,
+        reply: oneshot::Sender<Result<Found, Error>>,
+    ) {
+        let mut taker = self.taker_of(Arc::new(claim));
+        self.push(async move {
+            let _ = reply.send(taker.look(topics).await); // else nobody waits for it
+            Done::Noted
+        });
+    }
+
     pub(super) fn note(
         &mut self,
         timeline: u32,

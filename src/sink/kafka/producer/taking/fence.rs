@@ -80,7 +80,7 @@ impl Taker {
     }
 
     /// The high watermark of every partition: the marker is to come at or above it.
-    async fn lows(&mut self, metadata: &Metadata) -> Result<Vec<Tail>, Error> {
+    pub(super) async fn lows(&mut self, metadata: &Metadata) -> Result<Vec<Tail>, Error> {
         let mut by_leader = BTreeMap::<i32, Vec<(Arc<str>, i32)>>::new();
         for topic in &metadata.topics {
             // One that is not there has nothing to be taken, and cannot be written to.
@@ -149,7 +149,7 @@ impl Taker {
     }
 
     /// Fetches until every tail knows all.
-    async fn read(
+    pub(super) async fn read(
         &mut self,
         metadata: &Metadata,
         tails: &mut [Tail],

@@ -1,0 +1,76 @@
+//! What is there of ours, read without shutting anybody out: for whoever may not write yet.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{
+    super::{
+        claim::Read,
+        note::{Found, Note, Unsure},
+        queue::Identity,
+        tail::{Sight, Tail},
+    },
+    Taker,
+};
+use crate::{
+    lsn::Lsn,
+    sink::kafka::{codes, error::Error},
+};
+
+/// Of the ends of all partitions, at most.
+const MOST: u64 = 64 << 20;
+
+impl Taker {
+    /// What the group keeps, and the newest of our records at the ends of these topics.
+    pub(in super::super) async fn look(&mut self, topics: Vec<Arc<str>>) -> Result<Found, Error> {
+        let mut found = Found { producer: -1, ..Found::default() };
+        let mut topics: BTreeSet<Arc<str>> = topics.into_iter().collect();
+        if let Some(group) = self.claim.transactional_id.clone()
+            && let Some(kept) = self.kept(&group).await?
+        {
+            topics.extend(kept.iter().map(|one| Arc::clone(&one.topic)));
+            let note = |text: &str| Note::parse(text);
+            let notes = kept.into_iter().filter_map(|one| Some((one.topic, note(&one.metadata)?)));
+            found.notes = Some(notes.collect());
+        }
+        let (topics, mut pauses) = (topics.into_iter().collect::<Vec<_>>(), self.pauses());
+        while !topics.is_empty() {
+            match self.ends(&topics).await {
+                Ok((newest, unsure)) => {
+                    (found.newest, found.unsure) = (newest, unsure);
+                    break;
+                }
+                Err(error) if error.code() == Some(codes::TOPIC_AUTHORIZATION_FAILED) => {
+                    found.unsure = Some(Unsure::NotRead);
+                    break;
+                }
+                Err(error) => {
+                    let what = "the ends of the topics cannot be read yet";
+                    self.again(&mut pauses, error, what).await?;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn ends(
+        &mut self,
+        topics: &[Arc<str>],
+    ) -> Result<(Vec<(u32, Lsn)>, Option<Unsure>), Error> {
+        let Some(wanted) = self.claim.read_back else { return Ok((Vec::new(), None)) };
+        // The first that is met is enough.
+        let max_bytes = wanted.max_bytes.min(MOST);
+        let wanted = super::super::ReadBack { from: Lsn::new(u64::MAX), max_bytes, ..wanted };
+        let (identity, newest) = (Identity { id: -1, epoch: -1 }, BTreeMap::new());
+        let (wanted, stored) = (Some(wanted), self.empty());
+        let mut sight = Sight { identity, wanted, stored, bytes: 0, newest };
+        let metadata = self.metadata(topics).await?;
+        let mut tails: Vec<Tail> =
+            self.lows(&metadata).await?.into_iter().map(Tail::glance).collect();
+        self.read(&metadata, &mut tails, &mut sight, &mut Read::default()).await?;
+        let unsure = tails.iter().find_map(Tail::unsure);
+        Ok((sight.newest.into_iter().collect(), unsure))
+    }
+}
