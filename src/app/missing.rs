@@ -40,7 +40,7 @@ impl App {
             // Only to say more: it is missing in any case.
             timeout(limit, looked).await.ok().and_then(Result::ok).unwrap_or_default()
         };
-        let noted = found.notes.iter().flatten().map(|(_, note)| note.position);
+        let noted = found.notes.iter().flatten().map(|one| one.note.position);
         let named = found.newest.iter().map(|(_, commit)| commit.next());
         let (slot, sql) = (name.clone(), sql.clone());
         match noted.chain(named).max() {

@@ -7,9 +7,11 @@
 //! **Must stay true.** A false alarm ends a healthy service: where the newest of what we knew may be
 //! gone, there is none. What is not known to be a gap is said, and nothing more.
 
-use std::collections::BTreeMap;
-
-use crate::{lsn::Lsn, pg::timeline::Timelines, sink::kafka::producer::Found};
+use crate::{
+    lsn::Lsn,
+    pg::timeline::Timelines,
+    sink::kafka::producer::{Found, Kept},
+};
 
 /// What is to be thought of a slot's position.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -50,7 +52,7 @@ pub(super) fn judge(
 ) -> Verdict {
     let unknown = |why: String| Verdict::Unknown(why);
     let notes = found.notes.as_deref().unwrap_or_default();
-    let noted = notes.iter().map(|(_, note)| (note.timeline, note.position));
+    let noted = notes.iter().map(|one| (one.note.timeline, one.note.position));
     let named = found.newest.iter().map(|&(timeline, commit)| (timeline, commit.next()));
     // What an earlier primary wrote and lost says nothing of this one.
     let of_here = |&(timeline, upto): &(u32, Lsn)| {
@@ -68,11 +70,14 @@ pub(super) fn judge(
         // The first start, as far as anybody can see.
         return match found.newest.is_empty() {
             true => Verdict::Ours,
-            false => unknown("the consumer group has forgotten it".to_owned()),
+            false => {
+                unknown("the consumer group keeps nothing of it, or has forgotten it".to_owned())
+            }
         };
     }
-    let here = notes.iter().filter(|(_, note)| note.timeline == timelines.current());
-    let Some((_, last)) = here.max_by_key(|(_, note)| note.position) else {
+    let here = notes.iter().map(|one| one.note);
+    let here = here.filter(|note| note.timeline == timelines.current());
+    let Some(last) = here.max_by_key(|note| note.position) else {
         return unknown("only positions of an earlier timeline are known".to_owned());
     };
     if last.source.is_some() {
@@ -80,13 +85,10 @@ pub(super) fn judge(
         if last.source != source {
             return unknown("publications, or headers, were others then".to_owned());
         }
-        let mut same = BTreeMap::new();
-        for (topic, note) in notes {
-            if (note.producer, note.epoch) == (last.producer, last.epoch) {
-                same.insert(topic, ());
-            }
-        }
-        if same.len() < last.topics {
+        let same = notes.iter().filter(|Kept { note, gone, .. }| {
+            !gone && (note.producer, note.epoch) == (last.producer, last.epoch)
+        });
+        if same.count() < last.topics {
             return unknown("a topic was deleted since then".to_owned());
         }
         if let Some(unsure) = &found.unsure {
@@ -110,12 +112,24 @@ mod tests {
 
     fn note(timeline: u32, position: u64, topics: usize) -> Note {
         let position = Lsn::new(position);
-        Note { timeline, position, producer: 1, epoch: 5, topics, source: Some(SOURCE) }
+        Note {
+            timeline,
+            position,
+            producer: 1,
+            epoch: 5,
+            topics,
+            source: Some(SOURCE),
+            topic: None,
+        }
+    }
+
+    fn kept(topic: &str, note: Note) -> Kept {
+        Kept { topic: Arc::from(topic), note, gone: false }
     }
 
     fn found(notes: &[(&str, Note)], newest: &[(u32, u64)]) -> Found {
         Found {
-            notes: Some(notes.iter().map(|(topic, note)| (Arc::from(*topic), *note)).collect()),
+            notes: Some(notes.iter().map(|(topic, note)| kept(topic, *note)).collect()),
             newest: newest.iter().map(|&(timeline, commit)| (timeline, Lsn::new(commit))).collect(),
             producer: 1,
             unsure: None,
@@ -162,6 +176,10 @@ mod tests {
         assert_eq!(judged(500, &full), Verdict::Gap(Lsn::new(121)));
         let deleted = found(&[("a", note(1, 100, 2))], &[(1, 120)]);
         is_unknown(judged(500, &deleted), "deleted");
+        let mut made_anew = full.clone();
+        made_anew.notes.as_mut().unwrap()[0].gone = true;
+        is_unknown(judged(500, &made_anew), "deleted");
+        assert_eq!(judged(100, &made_anew), Verdict::Ours, "what it says is true all the same");
         // Another start's note does not stand in for it.
         let of_earlier = Note { epoch: 4, ..note(1, 90, 2) };
         let replaced = found(&[("a", note(1, 100, 2)), ("c", of_earlier)], &[]);

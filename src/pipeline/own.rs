@@ -85,8 +85,9 @@ impl Start<'_> {
             return Ok(at);
         }
         let notes = found.notes.as_deref().unwrap_or_default();
-        let here = notes.iter().filter(|(_, note)| note.timeline == timelines.current());
-        let last = here.max_by_key(|(_, note)| note.position).map(|(_, note)| note);
+        let here = notes.iter().map(|one| one.note);
+        let here = here.filter(|note| note.timeline == timelines.current());
+        let last = here.max_by_key(|note| note.position);
         if last.is_some_and(|last| last.producer != found.producer) {
             self.say(
                 "Kafka has given another producer id: a process that still writes under the one of \

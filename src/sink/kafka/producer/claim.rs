@@ -80,5 +80,7 @@ pub struct Read {
 pub(super) struct Ours {
     pub(super) identity: Identity,
     pub(super) partitions: Vec<(Arc<str>, i32)>,
+    /// Topics that are there, by their ids.
+    pub(super) ids: Vec<(Arc<str>, Option<u128>)>,
     pub(super) taken: Taken,
 }

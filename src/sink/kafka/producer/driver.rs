@@ -272,8 +272,7 @@ impl Driver {
         }
         let result = result.map(|ours| {
             let usable = ours.taken.found.notes.is_some();
-            let topics = self.machine.topic_names().into_iter().collect();
-            self.group = Some(notes::shared(taker, ours.identity, usable, topics));
+            self.group = Some(notes::shared(taker, ours.identity, usable, ours.ids));
             self.machine.taken();
             self.machine.own(ours.identity, &ours.partitions);
             ours.taken

@@ -8,7 +8,11 @@
 //! **Must stay true.** One transaction of the id at a time: whoever fences, or writes here, holds the
 //! [`Group`].
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::sleep;
 use tracing::{debug, warn};
@@ -43,8 +47,8 @@ const PATIENCE: usize = 1000;
 pub(super) struct Group {
     taker: Taker,
     identity: Identity,
-    /// Those that get a note.
-    topics: BTreeSet<Arc<str>>,
+    /// Those that get a note, by their ids.
+    topics: BTreeMap<Arc<str>, Option<u128>>,
     /// Timeline and position of the last one.
     last: Option<(u32, Lsn)>,
     usable: bool,
@@ -56,8 +60,9 @@ impl Group {
         mut taker: Taker,
         identity: Identity,
         usable: bool,
-        topics: BTreeSet<Arc<str>>,
+        topics: Vec<(Arc<str>, Option<u128>)>,
     ) -> Self {
+        let topics = topics.into_iter().collect();
         taker.part();
         Self { taker, identity, topics, last: None, usable }
     }
@@ -70,7 +75,7 @@ impl Group {
     /// A topic that is met later: it is ours, and has a note before anything is written there.
     pub(super) async fn join(&mut self, topic: &Arc<str>) -> Result<Ours, Error> {
         let ours = self.taker.join(self.identity, vec![Arc::clone(topic)]).await?;
-        self.topics.insert(Arc::clone(topic));
+        self.topics.extend(ours.ids.iter().cloned());
         if let Some((timeline, position)) = self.last {
             self.note(timeline, position).await?;
         }
@@ -91,12 +96,12 @@ impl Group {
             epoch: self.identity.epoch,
             topics: self.topics.len(),
             source: self.taker.claim.source,
+            topic: None,
         };
-        let text = note.to_string();
         let mut pauses = self.taker.pauses();
         // Without a topic there is nothing of ours that it could be held against.
         while !self.topics.is_empty() {
-            match self.taker.keep(&id, self.identity, &self.topics, &text).await {
+            match self.taker.keep(&id, self.identity, &self.topics, note).await {
                 Ok(()) => break,
                 Err(error) if cannot(&error) => {
                     self.taker.say(&error);
@@ -177,22 +182,24 @@ impl Taker {
         &mut self,
         id: &Arc<str>,
         identity: Identity,
-        topics: &BTreeSet<Arc<str>>,
-        text: &str,
+        topics: &BTreeMap<Arc<str>, Option<u128>>,
+        note: Note,
     ) -> Result<(), Error> {
         let (transactions, groups) = (self.coordinator(id).await?, self.groups(id).await?);
         let (transactional_id, group) = (id.to_string(), id.to_string());
         let Identity { id: producer_id, epoch } = identity;
         let add = AddOffsetsToTxn { transactional_id, producer_id, epoch, group };
         fenced(&transactions, AddOffsetsToTxn::NAME, transactions.add_offsets_to_txn(add).await)?;
-        let offset = |topic: &Arc<str>| CommittedOffset {
-            topic: Arc::clone(topic),
-            partition: 0,
-            offset: 0,
-            metadata: text.to_owned(),
+        let text = |topic: &Arc<str>| {
+            let id = topics.get(topic).copied().flatten();
+            Note { topic: id, ..note }.to_string()
+        };
+        let offset = |topic: &Arc<str>| {
+            let (topic, metadata) = (Arc::clone(topic), text(topic));
+            CommittedOffset { topic, partition: 0, offset: 0, metadata }
         };
         let (transactional_id, group) = (id.to_string(), id.to_string());
-        let offsets = topics.iter().map(offset).collect();
+        let offsets = topics.keys().map(offset).collect();
         let commit = TxnOffsetCommit { transactional_id, group, producer_id, epoch, offsets };
         let mut kept = BTreeSet::new();
         for one in groups.txn_offset_commit(commit).await? {
@@ -212,7 +219,7 @@ impl Taker {
         let end = EndTxn { transactional_id, producer_id, epoch, commit: true };
         fenced(&transactions, EndTxn::NAME, transactions.end_txn(end).await)?;
         for one in self.offsets(id).await? {
-            if one.partition == 0 && one.metadata == text {
+            if one.partition == 0 && one.metadata == text(&one.topic) {
                 kept.remove(&one.topic);
             }
         }

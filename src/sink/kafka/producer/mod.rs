@@ -44,7 +44,7 @@ use tokio::{
 
 pub use self::{
     claim::{Claim, Read, ReadBack, Taken},
-    note::{Found, Note, Unsure},
+    note::{Found, Kept, Note, Unsure},
 };
 use self::{
     driver::{Command, Driver, Ends},

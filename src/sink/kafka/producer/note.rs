@@ -2,7 +2,8 @@
 //!
 //! A position that no record's name tells is written down before it is relied upon: as the metadata
 //! of an offset of partition 0 of every topic that is ours, as deleting a topic deletes its offsets.
-//! All of them bear the same text, so that a topic whose note is missing was deleted since.
+//! All of them are written at once and say how many they are, so that it shows where a topic was
+//! deleted since; and each bears its topic's id, as a coordinator that was away keeps such offsets.
 
 use std::{fmt, sync::Arc};
 
@@ -24,6 +25,19 @@ pub struct Note {
     /// By what our records are known, which may tell of higher positions; `None`: by nothing, and
     /// every position is noted.
     pub source: Option<u64>,
+    /// The topic's id, where brokers tell it.
+    pub topic: Option<u128>,
+}
+
+/// A note, and where it was found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Kept {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// What it says.
+    pub note: Note,
+    /// The topic is gone, or another one by now.
+    pub gone: bool,
 }
 
 impl Note {
@@ -40,7 +54,13 @@ impl Note {
             hex if hex.len() == 16 => Some(u64::from_str_radix(hex, 16).ok()?),
             _ => return None,
         };
+        let topic = match value("topic")?.as_str() {
+            "-" => None,
+            hex if hex.len() == 32 => Some(u128::from_str_radix(hex, 16).ok()?),
+            _ => return None,
+        };
         Some(Self {
+            topic,
             timeline: value("timeline")?.parse().ok()?,
             position: value("position")?.parse().ok()?,
             producer: value("producer")?.parse().ok()?,
@@ -53,12 +73,16 @@ impl Note {
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { timeline, position, producer, epoch, topics, source } = self;
+        let Self { timeline, position, producer, epoch, topics, source, topic } = self;
         write!(f, "v1 timeline={timeline} position={position} producer={producer} epoch={epoch}")?;
         write!(f, " topics={topics} source=")?;
         match source {
-            Some(source) => write!(f, "{source:016x}"),
-            None => f.write_str("-"),
+            Some(source) => write!(f, "{source:016x}")?,
+            None => f.write_str("-")?,
+        }
+        match topic {
+            Some(topic) => write!(f, " topic={topic:032x}"),
+            None => f.write_str(" topic=-"),
         }
     }
 }
@@ -66,8 +90,8 @@ impl fmt::Display for Note {
 /// What is known of earlier positions.
 #[derive(Clone, Debug, Default)]
 pub struct Found {
-    /// What the group keeps, by topic. `None`: it cannot be used.
-    pub notes: Option<Vec<(Arc<str>, Note)>>,
+    /// What the group keeps. `None`: it cannot be used.
+    pub notes: Option<Vec<Kept>>,
     /// The newest commit of our records that were met, by timeline; also below what is read back.
     pub newest: Vec<(u32, Lsn)>,
     /// Our producer id.
@@ -114,15 +138,16 @@ mod tests {
         epoch: 7,
         topics: 2,
         source: Some(0x0123_4567_89ab_cdef),
+        topic: Some(0xfedc),
     };
-    const TEXT: &str =
-        "v1 timeline=3 position=16/B3748AB0 producer=4001 epoch=7 topics=2 source=0123456789abcdef";
+    const TEXT: &str = "v1 timeline=3 position=16/B3748AB0 producer=4001 epoch=7 topics=2 \
+        source=0123456789abcdef topic=0000000000000000000000000000fedc";
 
     #[test]
     fn reads_what_it_writes() {
         assert_eq!(NOTE.to_string(), TEXT);
         assert_eq!(Note::parse(TEXT), Some(NOTE));
-        let nameless = Note { source: None, ..NOTE };
+        let nameless = Note { source: None, topic: None, ..NOTE };
         assert_eq!(Note::parse(&nameless.to_string()), Some(nameless));
         assert_eq!(Note::parse(&format!("{TEXT} later=1")), Some(NOTE));
     }
@@ -143,11 +168,11 @@ mod tests {
         #[test]
         fn survives_any_text_and_reads_any_note(
             text: String, timeline: u32, position: u64, producer: i64, epoch: i16, topics: usize,
-            source: Option<u64>,
+            source: Option<u64>, topic: Option<u128>,
         ) {
             let _ = Note::parse(&text);
             let position = Lsn::new(position);
-            let note = Note { timeline, position, producer, epoch, topics, source };
+            let note = Note { timeline, position, producer, epoch, topics, source, topic };
             prop_assert_eq!(Note::parse(&note.to_string()), Some(note));
         }
     }

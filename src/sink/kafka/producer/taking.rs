@@ -31,7 +31,7 @@ pub(super) use fence::fenced;
 use super::{
     ask::{self, Candidate, Random, chain},
     claim::{Claim, Ours, Read, Taken},
-    note::{Found, Note, Unsure},
+    note::{Found, Kept, Note, Unsure},
     queue::Identity,
 };
 use crate::{
@@ -43,7 +43,7 @@ use crate::{
         codes,
         error::Error,
         metadata::{Metadata, Node},
-        wire::{CoordinatorOf, InitProducerId},
+        wire::{CoordinatorOf, FetchedOffset, InitProducerId},
     },
     stored::Stored,
 };
@@ -112,20 +112,18 @@ impl Taker {
         };
         debug!(producer_id = identity.id, epoch = identity.epoch, "a new epoch is ours");
         failpoint::hit("epoch");
-        let kept = self.kept(&id).await?;
+        let kept = self.kept(&id).await?.map(notes);
         let mut ours = self.join(identity, topics.clone()).await?;
-        let mut others = BTreeSet::new();
-        ours.taken.found.notes = kept.map(|kept| {
-            others = kept.iter().map(|one| Arc::clone(&one.topic)).collect();
-            kept.into_iter()
-                .filter_map(|one| Some((one.topic, Note::parse(&one.metadata)?)))
-                .collect()
-        });
         // Where we wrote before, and may not from now on.
+        let mut others: BTreeSet<_> = kept.iter().flatten().map(|one| &one.topic).collect();
         others.retain(|topic| !topics.contains(topic));
+        let mut ids = ours.ids.clone();
         if !others.is_empty() {
-            match self.join(identity, others.into_iter().collect()).await {
-                Ok(theirs) => ours.taken.add(theirs.taken),
+            match self.join(identity, others.into_iter().cloned().collect()).await {
+                Ok(theirs) => {
+                    ids.extend(theirs.ids);
+                    ours.taken.add(theirs.taken);
+                }
                 Err(error) if matches!(error.disposition(), Disposition::Halt(_)) => {
                     info!("topics of earlier are not read back: {}", chain(&error));
                     ours.taken.found.unsure.get_or_insert(Unsure::NotRead);
@@ -133,6 +131,15 @@ impl Taker {
                 Err(error) => return Err(error),
             }
         }
+        let is_there = |one: &Kept| {
+            let now = ids.iter().find(|(topic, _)| *topic == one.topic);
+            now.is_some_and(|(_, id)| {
+                id.is_none() || one.note.topic.is_none_or(|old| *id == Some(old))
+            })
+        };
+        ours.taken.found.notes = kept.map(|kept| {
+            kept.into_iter().map(|one| Kept { gone: !is_there(&one), ..one }).collect()
+        });
         Ok(ours)
     }
 
@@ -198,7 +205,8 @@ impl Taker {
         let read = Read { partitions: partitions.len(), ..Read::default() };
         let unsure = Some(Unsure::NotRead);
         let found = Found { producer: identity.id, unsure, ..Found::default() };
-        Ours { identity, partitions, taken: Taken { stored: self.empty(), read, found } }
+        let taken = Taken { stored: self.empty(), read, found };
+        Ours { identity, partitions, ids: Vec::new(), taken }
     }
 
     fn empty(&self) -> Stored {
@@ -277,4 +285,13 @@ impl Taker {
         };
         Ok(metadata.topics.iter().flat_map(of).collect())
     }
+}
+
+/// Those of offsets that bear one.
+fn notes(offsets: Vec<FetchedOffset>) -> Vec<Kept> {
+    let kept = |one: FetchedOffset| {
+        let note = Note::parse(&one.metadata)?;
+        Some(Kept { topic: one.topic, note, gone: false })
+    };
+    offsets.into_iter().filter_map(kept).collect()
 }

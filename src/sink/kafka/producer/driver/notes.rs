@@ -1,6 +1,6 @@
 //! What goes by the transactional id while the topics are ours: one thing after the other.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::{Mutex, oneshot};
 
@@ -29,7 +29,7 @@ pub(super) fn shared(
     taker: Taker,
     identity: Identity,
     usable: bool,
-    topics: BTreeSet<Arc<str>>,
+    topics: Vec<(Arc<str>, Option<u128>)>,
 ) -> Shared {
     Arc::new(Mutex::new(Group::new(taker, identity, usable, topics)))
 }

@@ -166,6 +166,54 @@ fn what_is_deleted_while_it_is_read_is_gone_and_an_unexplained_end_is_an_error()
     assert_eq!((tail.wanted(), tail.cut), (None, false));
 }
 
+/// What was read of a log from its end backwards, and the newest commit.
+fn read_all(pieces: &[Piece], log_start: i64) -> (Option<Unsure>, Option<Lsn>) {
+    let (mut log, mut sight) = (Log::default(), sight(5, u64::MAX));
+    pieces.iter().for_each(|piece| log.push(piece));
+    let low = log.end;
+    log.marker(OURS.id, OURS.epoch, Marker::Abort);
+    let served = Served { max_bytes: 1 << 20, log_start, starved: vec![false] };
+    let tail = read(&log, low, &mut sight, &served);
+    (tail.unsure(), sight.newest.get(&1).copied())
+}
+
+#[test]
+fn the_newest_commit_is_told_also_if_it_is_confirmed() {
+    let plain =
+        |commit| Piece::Plain { source: SOURCE, names: vec![(commit, 0)], codec: Codec::None };
+    let foreign = Piece::Plain { source: 8, names: vec![(9, 0)], codec: Codec::None };
+    assert_eq!(read_all(&[plain(2), plain(3), foreign.clone()], 0), (None, Some(Lsn::new(3))));
+    assert_eq!(read_all(&[plain(3), plain(7)], 0), (None, Some(Lsn::new(7))));
+    assert_eq!(read_all(&[foreign], 0), (None, None));
+}
+
+#[test]
+fn what_may_have_lost_the_newest_record_is_told() {
+    let plain =
+        |commit| Piece::Plain { source: SOURCE, names: vec![(commit, 0)], codec: Codec::None };
+    let compacted = (Some(Unsure::Compacted("t".into(), 0)), Some(Lsn::new(3)));
+    assert_eq!(read_all(&[plain(3), Piece::Emptied(2)], 0), compacted);
+    assert_eq!(read_all(&[plain(3), Piece::Gap(2), Piece::Nameless(1)], 0), compacted);
+    // Older than ours nothing matters, and what was deleted is no gap.
+    let old = [Piece::Nameless(70), Piece::Gap(2), Piece::Nameless(70), plain(3)];
+    assert_eq!(read_all(&old, 0), (None, Some(Lsn::new(3))));
+    let deleted = [plain(2), Piece::Nameless(2), plain(3)];
+    assert_eq!(read_all(&deleted, 2), (None, Some(Lsn::new(3))));
+    let emptied = Some(Unsure::Emptied("t".into(), 0));
+    assert_eq!(read_all(&[plain(3), Piece::Nameless(2)], 2), (emptied, None));
+}
+
+#[test]
+fn a_glance_finds_the_newest_without_a_marker() {
+    let ((log, low), mut sight) = (long(), sight(u64::MAX, u64::MAX));
+    let mut tail = Tail::new("t".into(), 0, 1, low).glance();
+    while let Some(from) = tail.wanted() {
+        tail.feed(&mut sight, &log.fetch(from, 1 << 20), 0, true).unwrap();
+    }
+    assert_eq!((sight.newest.get(&1), sight.stored.len()), (Some(&Lsn::new(9)), 0));
+    assert_eq!(Tail::new("t".into(), 0, 1, 0).glance().wanted(), None);
+}
+
 #[test]
 fn an_empty_partition_is_done_at_its_marker() {
     let (mut log, mut sight) = (Log::default(), sight(5, 0));

@@ -58,7 +58,8 @@ impl Taker {
                     warn!(
                         "rows may be repeated after a crash, as nothing can be read back: {error}"
                     );
-                    return Ok(self.unread(identity, partitions));
+                    let ids = ids(&metadata);
+                    return Ok(Ours { ids, ..self.unread(identity, partitions) });
                 }
                 done => done?,
             }
@@ -76,7 +77,8 @@ impl Taker {
             producer: identity.id,
             unsure: tails.iter().find_map(Tail::unsure),
         };
-        Ok(Ours { identity, partitions, taken: Taken { stored: sight.stored, read, found } })
+        let ids = ids(&metadata);
+        Ok(Ours { identity, partitions, ids, taken: Taken { stored: sight.stored, read, found } })
     }
 
     /// The high watermark of every partition: the marker is to come at or above it.
@@ -188,6 +190,12 @@ impl Taker {
             tails.rotate_left(1);
         }
     }
+}
+
+/// Topics that are there, by their ids.
+fn ids(metadata: &Metadata) -> Vec<(Arc<str>, Option<u128>)> {
+    let there = metadata.topics.iter().filter(|topic| !topic.partitions.is_empty());
+    there.map(|topic| (Arc::clone(&topic.name), topic.id.map(u128::from_be_bytes))).collect()
 }
 
 /// Whose turn it is: brokers with something to read before those that wait for a marker.

@@ -8,11 +8,11 @@ use std::{
 use super::{
     super::{
         claim::Read,
-        note::{Found, Note, Unsure},
+        note::{Found, Unsure},
         queue::Identity,
         tail::{Sight, Tail},
     },
-    Taker,
+    Taker, notes,
 };
 use crate::{
     lsn::Lsn,
@@ -31,9 +31,7 @@ impl Taker {
             && let Some(kept) = self.kept(&group).await?
         {
             topics.extend(kept.iter().map(|one| Arc::clone(&one.topic)));
-            let note = |text: &str| Note::parse(text);
-            let notes = kept.into_iter().filter_map(|one| Some((one.topic, note(&one.metadata)?)));
-            found.notes = Some(notes.collect());
+            found.notes = Some(notes(kept));
         }
         let (topics, mut pauses) = (topics.into_iter().collect::<Vec<_>>(), self.pauses());
         while !topics.is_empty() {
