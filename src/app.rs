@@ -223,12 +223,9 @@ impl App {
         let (ready, wal_end) = (session.ready.clone(), session.wal_end);
         let options = self.options.clone();
         let lease = Lease::new(options.postgres.wal_sender_timeout);
-        let start = stream::Start {
-            options: &options.stream,
-            max_message: options.postgres.max_message,
-            silence: self.silence,
-            lease: lease.clone(),
-        };
+        let (max_message, silence) = (options.postgres.max_message, self.silence);
+        let start =
+            stream::Start { options: &options.stream, max_message, silence, lease: lease.clone() };
         let names = &options.publication.names;
         let (stream, catalog, timelines) = select! {
             () = stop.cancelled() => return self.stopped(),
@@ -263,14 +260,9 @@ impl App {
         let over = |error| Error::Stream { slot: name.clone(), source: Box::new(error) };
         let reason = "the slot is ours, the topics are being taken".to_owned();
         set_role(&self.status, Role::Connecting, Some(reason));
-        let start = pipeline::Start {
-            claim,
-            slot: name,
-            confirmed: ready.confirmed_flush,
-            accept_gap: self.accept_gap,
-            rewound,
-            said: &mut self.warned,
-        };
+        let (confirmed, accept_gap, said) =
+            (ready.confirmed_flush, self.accept_gap, &mut self.warned);
+        let start = pipeline::Start { claim, slot: name, confirmed, accept_gap, rewound, said };
         if !pipeline.own(start, stop).await.map_err(over)? {
             return self.stopped();
         }
