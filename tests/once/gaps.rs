@@ -141,7 +141,7 @@ fn without_ids_a_gap_is_noticed_and_nothing_else() {
 fn where_the_newest_records_may_be_gone_there_is_no_alarm() {
     postgres();
     kafka();
-    at_once(["deleted", "emptied_gap", "compacted_gap", "forgotten"], |name| {
+    at_once(["deleted", "emptied_gap", "compacted_gap", "group_deleted"], |name| {
         let world = World::new(name, End::Killed, &["t", "u"]);
         let topic = world.topic("t");
         if name == "compacted_gap" {
@@ -158,7 +158,7 @@ fn where_the_newest_records_may_be_gone_there_is_no_alarm() {
         match name {
             "deleted" => kafka().topic(&topic, 3),
             "emptied_gap" => drop(kafka().topics("empty", &[&topic])),
-            "forgotten" => {
+            "group_deleted" => {
                 let system = world.sql("select system_identifier from pg_control_system()");
                 let group = format!("pgsluice-{system}-{}", world.slot);
                 kafka().topics("forget", &[&group]);
