@@ -56,6 +56,7 @@ impl Pipeline<'_> {
             leave_out(stored, relations.timelines(), catalog, records).await?;
             let upto = start.judge(&found, relations.timelines(), records)?;
             let noted = producer.noted(relations.timelines().current(), upto).await?;
+            failpoint::hit("noted");
             notes.begin(upto, noted);
             records.ledger.ask_for(if noted { records.evidence() } else { Evidence::None });
             Ok(())

@@ -326,9 +326,7 @@ impl Records {
             all.contains(position.timeline, position.commit, position.index, None)
         }) {
             self.counts.already_stored += 1;
-            if let Some(ticket) = self.ticket.filter(|_| !alone) {
-                self.ledger.cover(ticket);
-            }
+            self.ticket.filter(|_| !alone).inspect(|ticket| self.ledger.cover(*ticket));
             return Ok(None);
         }
         let ticket = if alone { Some(self.ledger.begin()) } else { self.ticket };

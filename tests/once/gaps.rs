@@ -48,9 +48,9 @@ fn is_a_gap(world: &World, known: &str, rows: std::ops::Range<u32>) {
     let at = stands_at(world);
     let accept = format!("pgsluice run --accept-gap {}", world.slot);
     let words = [world.slot.as_str(), &at, known, "in no topic", &accept];
-    refuses(world.spawn(&["run"], &[]), &words);
-    refuses(world.spawn(&["run"], &[]), &words);
-    let mut sluice = world.spawn(&["run", "--accept-gap", &world.slot], &[]);
+    refuses(world.spawn(&[], &[]), &words);
+    refuses(world.spawn(&[], &[]), &words);
+    let mut sluice = world.spawn_as(&["run", "--accept-gap", &world.slot], &[], &[]);
     sluice.wait_ready(LIMIT);
     assert!(sluice.log().contains("a gap is accepted"), "{}", sluice.log());
     sluice.kill();
@@ -125,9 +125,9 @@ fn without_ids_a_gap_is_noticed_and_nothing_else() {
         world.write(100..104);
         drop_slot(world);
         world.make_slot();
-        refuses(world.spawn(&["run"], &nameless), &["--accept-gap"]);
-        refuses(world.spawn(&["run"], &[]), &["--accept-gap"]);
-        let mut sluice = world.spawn(&["run", "--accept-gap", &world.slot], &[]);
+        refuses(world.spawn(&nameless, &[]), &["--accept-gap"]);
+        refuses(world.spawn(&[], &[]), &["--accept-gap"]);
+        let mut sluice = world.spawn_as(&["run", "--accept-gap", &world.slot], &[], &[]);
         sluice.wait_ready(LIMIT);
         assert_eq!(sluice.stop(LIMIT), 0, "{}", sluice.log());
         // What names told then is not known without them.
@@ -184,16 +184,13 @@ fn slot_create_makes_no_slot_where_there_was_one() {
         drop_slot(world);
         let accept = format!("pgsluice run --accept-gap {}", world.slot);
         refuses(
-            world.spawn(&["run"], &create),
+            world.spawn(&create, &[]),
             &["does not exist", "what was committed up to", &accept],
         );
-        refuses(
-            world.spawn(&["run"], &[]),
-            &["does not exist", "what was committed up to", &accept],
-        );
+        refuses(world.spawn(&[], &[]), &["does not exist", "what was committed up to", &accept]);
         let known = "select count(*) from pg_replication_slots where slot_name";
         assert_eq!(world.sql(&format!("{known} = '{}'", world.slot)), "0");
-        let mut sluice = world.spawn(&["run", "--accept-gap", &world.slot], &create);
+        let mut sluice = world.spawn_as(&["run", "--accept-gap", &world.slot], &create, &[]);
         sluice.wait_ready(LIMIT);
         world.write(SECOND);
         world.wait_confirmed(&mut sluice);
@@ -220,7 +217,7 @@ fn slot_create_makes_the_first_one() {
 #[test]
 fn a_gap_is_accepted_by_the_slots_name_only() {
     let world = World::new("misnamed", End::Stopped, &["t"]);
-    let mut sluice = world.spawn(&["run", "--accept-gap", "another"], &[]);
+    let mut sluice = world.spawn_as(&["run", "--accept-gap", "another"], &[], &[]);
     assert_eq!(sluice.wait(LIMIT), 64, "{}", sluice.log());
     assert!(sluice.log().contains(&world.slot), "{}", sluice.log());
 }

@@ -254,12 +254,6 @@ impl Driver {
         Some(self.taker_of(claim))
     }
 
-    fn taker_of(&mut self, claim: Arc<Claim>) -> Taker {
-        let links = self.links.iter().map(|(&id, link)| (id, link.broker.clone())).collect();
-        let (options, said) = (Arc::clone(&self.options), Arc::clone(&self.said));
-        Taker::new(options, claim, self.candidates(), links, said)
-    }
-
     fn taken(
         &mut self,
         generation: u64,

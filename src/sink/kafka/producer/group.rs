@@ -25,6 +25,7 @@ use super::{
     taking::{Taker, fenced},
 };
 use crate::{
+    failpoint,
     lsn::Lsn,
     sink::kafka::{
         broker::Broker,
@@ -190,6 +191,7 @@ impl Taker {
         let Identity { id: producer_id, epoch } = identity;
         let add = AddOffsetsToTxn { transactional_id, producer_id, epoch, group };
         fenced(&transactions, AddOffsetsToTxn::NAME, transactions.add_offsets_to_txn(add).await)?;
+        failpoint::hit("offsets added");
         let text = |topic: &Arc<str>| {
             let id = topics.get(topic).copied().flatten();
             Note { topic: id, ..note }.to_string()
@@ -215,9 +217,11 @@ impl Taker {
                 }
             }
         }
+        failpoint::hit("offsets in a transaction");
         let transactional_id = id.to_string();
         let end = EndTxn { transactional_id, producer_id, epoch, commit: true };
         fenced(&transactions, EndTxn::NAME, transactions.end_txn(end).await)?;
+        failpoint::hit("offsets committed");
         for one in self.offsets(id).await? {
             if one.partition == 0 && one.metadata == text(&one.topic) {
                 kept.remove(&one.topic);

@@ -35,6 +35,12 @@ pub(super) fn shared(
 }
 
 impl Driver {
+    pub(super) fn taker_of(&mut self, claim: Arc<Claim>) -> Taker {
+        let links = self.links.iter().map(|(&id, link)| (id, link.broker.clone())).collect();
+        let (options, said) = (Arc::clone(&self.options), Arc::clone(&self.said));
+        Taker::new(options, claim, self.candidates(), links, said)
+    }
+
     pub(super) fn look(
         &mut self,
         claim: Claim,
