@@ -9,6 +9,7 @@
 //! confirmed only by the ledger.
 
 mod counts;
+mod cut;
 mod error;
 mod out;
 mod own;
@@ -29,6 +30,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use cut::{Cuts, Transactions};
 pub use error::{Error, RowError};
 use own::leave_out;
 pub use records::Records;
@@ -95,6 +97,8 @@ pub struct Pipeline<'a> {
     pub records: &'a mut Records,
     /// Outlives the session: what was handed to it is stored in any case.
     pub producer: &'a mut Producer,
+    /// Where transactions of Kafka's end.
+    pub cuts: Cuts,
     /// `batch.in_flight`.
     pub in_flight: usize,
     /// `run.drain`.
@@ -116,6 +120,7 @@ impl Pipeline<'_> {
         let mut give_up = None;
         loop {
             self.hand_on("full");
+            self.cut_if_due(std::time::Instant::now());
             if give_up.is_some() && !self.relations.in_transaction() {
                 break;
             }
@@ -124,6 +129,7 @@ impl Pipeline<'_> {
                 // The source is idle: nobody gains by waiting for company.
                 self.flush_if_idle();
                 let due = self.records.batcher.deadline().map(Instant::from_std);
+                let cut_at = self.cut_at();
                 select! {
                     biased;
                     () = stop.cancelled(), if give_up.is_none() => {
@@ -135,6 +141,7 @@ impl Pipeline<'_> {
                         self.records.batcher.flush_due(std::time::Instant::now());
                         self.hand_on("linger is over");
                     }
+                    () = at(cut_at) => {} // as above
                     () = sleep_until(report_at) => {}
                     turned = self.stream.turn(room) => turned?,
                 }
@@ -180,6 +187,7 @@ impl Pipeline<'_> {
                 "batch closed"
             );
             failpoint::hit("batch closed");
+            self.cuts.submitted(batch.bytes.len());
             self.producer.submit(batch);
         }
     }
@@ -226,6 +234,7 @@ impl Pipeline<'_> {
                     if let Some(confirmed) = self.records.commit(commit) {
                         self.stream.confirm(confirmed);
                     }
+                    self.cut_if_due(now.instant);
                 }
                 Event::Truncate { relations, first, transaction } => {
                     self.truncate(&relations, first, transaction, now)?;
@@ -321,6 +330,7 @@ impl Pipeline<'_> {
     async fn finish(mut self, give_up: Instant) -> Result<(), Error> {
         self.records.batcher.flush_all();
         self.hand_on("asked to stop");
+        self.cut();
         let mut report_at = Instant::now() + REPORT;
         while self.records.ledger.open() > 0 {
             select! {

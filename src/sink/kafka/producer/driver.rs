@@ -3,7 +3,9 @@
 //! One connection a broker, made when it is first needed. Requests go over it in the order in which
 //! they are decided: futures are first polled in the order in which they are pushed.
 
+mod coordinator;
 mod links;
+mod topics;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,13 +21,15 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use self::links::Link;
+use self::{
+    coordinator::{Step, Unmet},
+    links::Link,
+};
 use super::{
     Met,
-    ask::{self, Candidate, Random, chain},
-    claim::{Claim, Ours, Taken},
+    ask::{self, Random, chain},
+    claim::{Claim, Identities, Ours, Taken},
     machine::{Action, Leaders, Machine},
-    queue::Identity,
     taking::Taker,
 };
 use crate::{
@@ -49,6 +53,7 @@ use crate::{
 /// What the handle wants.
 pub(super) enum Command {
     Submit(Batch),
+    Commit,
     Topic { name: String, reply: oneshot::Sender<Result<Met, Error>> },
     Take { claim: Claim, generation: u64, reply: oneshot::Sender<Result<Taken, Error>> },
 }
@@ -80,6 +85,11 @@ enum Done {
         link: u64,
     },
     Metadata(Result<Metadata, Error>),
+    Coordinated {
+        generation: u64,
+        broker: Option<Broker>,
+        result: Result<(), Unmet>,
+    },
     Topic {
         name: String,
         generation: u64,
@@ -108,7 +118,9 @@ pub(super) struct Driver {
     generation: u64,
     /// The last one's, and who we are by it.
     claim: Option<Arc<Claim>>,
-    identity: Option<Identity>,
+    identities: Option<Identities>,
+    /// Of our transactions.
+    coordinator: Option<Broker>,
     /// What of [`Machine::held`] is in `ends.in_flight`.
     counted: usize,
     random: Random,
@@ -132,7 +144,8 @@ impl Driver {
             ends,
             generation: 0,
             claim: None,
-            identity: None,
+            identities: None,
+            coordinator: None,
             counted: 0,
             random: Random::new(),
         }
@@ -203,15 +216,8 @@ impl Driver {
                 self.publish();
                 self.ends.in_flight.fetch_sub(len, Ordering::Relaxed); // as the handle counted it
             }
-            Command::Topic { name, reply } => {
-                let (candidates, options) = (self.candidates(), Arc::clone(&self.options));
-                let generation = self.generation;
-                let ours = self.identity.and_then(|identity| Some((identity, self.taker()?)));
-                self.push(async move {
-                    let result = meet(candidates, &options, &name, ours).await;
-                    Done::Topic { name, generation, result, reply }
-                });
-            }
+            Command::Commit => self.machine.commit(),
+            Command::Topic { name, reply } => self.meet(name, reply),
             Command::Take { claim, generation, reply } => self.take(claim, generation, reply),
         }
     }
@@ -225,7 +231,7 @@ impl Driver {
     ) {
         self.machine.give_up(Instant::now());
         self.publish();
-        (self.generation, self.identity) = (generation, None);
+        (self.generation, self.identities) = (generation, None);
         self.claim = Some(Arc::new(claim));
         let topics = self.machine.topic_names();
         let Some(taker) = self.taker() else { return };
@@ -250,9 +256,9 @@ impl Driver {
             return; // another one has begun; nobody waits for this
         }
         let result = result.map(|ours| {
-            self.identity = Some(ours.identity);
-            self.machine.taken();
-            self.machine.own(ours.identity, &ours.partitions);
+            self.machine.taken(self.data_id());
+            self.machine.own(ours.identities.data, &ours.partitions);
+            self.identities = Some(ours.identities);
             ours.taken
         });
         let _ = reply.send(result); // else nobody waits for it any more
@@ -270,13 +276,17 @@ impl Driver {
                 }
                 let Some(link) = self.links.get(&id) else { return };
                 let (broker, link) = (link.broker.clone(), link.number);
+                let transactional_id = self.data_id();
                 self.push(async move {
                     failpoint::hit("to be produced");
-                    let result = broker.produce(Produce { timeout, batches }).await;
+                    let result =
+                        broker.produce(Produce { transactional_id, timeout, batches }).await;
                     failpoint::hit("produced");
                     Done::Produced { id, link, request, result }
                 });
             }
+            Action::AddPartitions { partitions } => self.coordinate(Step::Add(partitions)),
+            Action::EndTransaction => self.coordinate(Step::End),
             Action::Connect { broker } => self.connect(broker, false),
             Action::Metadata { topics } => {
                 let (candidates, options) = (self.candidates(), Arc::clone(&self.options));
@@ -317,6 +327,9 @@ impl Driver {
                 }
             }
             Done::Closed { id, link } => self.lost(id, link, "the broker closed the connection"),
+            Done::Coordinated { generation, broker, result } => {
+                self.coordinated(generation, broker, result);
+            }
             Done::Metadata(Ok(metadata)) => self.leaders(metadata),
             Done::Metadata(Err(error)) => {
                 if let Some(why) = self.judge(error) {
@@ -328,7 +341,7 @@ impl Driver {
                     self.machine.topic(&name, &topic);
                     let ours = ours.filter(|_| generation == self.generation);
                     let stored = ours.map(|ours| {
-                        self.machine.own(ours.identity, &ours.partitions);
+                        self.machine.own(ours.identities.data, &ours.partitions);
                         ours.taken.stored
                     });
                     Met { topic, stored }
@@ -368,19 +381,6 @@ impl Driver {
     fn push(&self, future: impl Future<Output = Done> + Send + 'static) {
         self.work.push(future.boxed());
     }
-}
-
-/// Looks a topic up, and takes it if the others are ours.
-async fn meet(
-    candidates: Vec<Candidate>,
-    options: &Options,
-    name: &str,
-    ours: Option<(Identity, Taker)>,
-) -> Result<(Topic, Option<Ours>), Error> {
-    let topic = ask::topic(candidates, options, name).await?;
-    let Some((identity, mut taker)) = ours else { return Ok((topic, None)) };
-    let ours = taker.join(identity, vec![Arc::from(name)]).await?;
-    Ok((topic, Some(ours)))
 }
 
 async fn until(wake: Option<Instant>) {

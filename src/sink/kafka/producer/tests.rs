@@ -180,7 +180,7 @@ async fn take(producer: &mut Producer) {
 
 async fn take_for(producer: &mut Producer, timeout: Duration) {
     let lease = Lease::new(timeout);
-    let claim = Claim { transactional_id: None, read_back: None, lease };
+    let claim = Claim { transactional_id: None, transaction_timeout: None, read_back: None, lease };
     producer.take(claim).await.unwrap();
 }
 

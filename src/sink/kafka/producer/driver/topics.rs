@@ -1,0 +1,54 @@
+//! Topics that are looked up while others are ours already.
+
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::{
+    super::{
+        Met,
+        ask::{self, Candidate},
+        claim::{Identities, Ours},
+        taking::Taker,
+    },
+    Done, Driver,
+};
+use crate::sink::kafka::{
+    Options,
+    error::{Doubt, Error},
+    topics::Topic,
+};
+
+impl Driver {
+    /// Looks a topic up, and takes it if the others are ours.
+    pub(super) fn meet(&mut self, name: String, reply: oneshot::Sender<Result<Met, Error>>) {
+        let (candidates, options) = (self.candidates(), Arc::clone(&self.options));
+        let generation = self.generation;
+        let mut ours = self.identities.clone();
+        if self.machine.in_transaction() {
+            // To take it would end the open transaction: it is taken together with the others, anew.
+            if !self.machine.owns(&name) && ours.is_some() {
+                self.machine.doubt(&Arc::from(name.as_str()), 0, Doubt::NotTaken);
+            }
+            ours = None;
+        }
+        let ours = ours.and_then(|identities| Some((identities, self.taker()?)));
+        self.push(async move {
+            let result = meet(candidates, &options, &name, ours).await;
+            Done::Topic { name, generation, result, reply }
+        });
+    }
+}
+
+/// Looks a topic up, and takes it if the others are ours.
+async fn meet(
+    candidates: Vec<Candidate>,
+    options: &Options,
+    name: &str,
+    ours: Option<(Identities, Taker)>,
+) -> Result<(Topic, Option<Ours>), Error> {
+    let topic = ask::topic(candidates, options, name).await?;
+    let Some((identities, mut taker)) = ours else { return Ok((topic, None)) };
+    let ours = taker.join(&identities, vec![Arc::from(name)]).await?;
+    Ok((topic, Some(ours)))
+}
