@@ -279,6 +279,15 @@ pub fn ours_in(kafka: &Kafka, topic: &str) -> Vec<Record> {
     ours
 }
 
+/// What a consumer with `isolation.level=read_committed` has of a topic, checked: each record is there once.
+#[track_caller]
+pub fn stored_once(topic: &str) -> Vec<Record> {
+    let all = kafka().dump(topic);
+    let ids: BTreeSet<_> = all.iter().map(|one| one.header("id").unwrap()).collect();
+    assert_eq!(ids.len(), all.len(), "a record of {topic} is there twice");
+    all
+}
+
 pub fn rows_of(records: &[Record]) -> Vec<u32> {
     let mut rows: Vec<u32> =
         records.iter().map(|record| record.json()["id"].as_u64().unwrap() as u32).collect();
