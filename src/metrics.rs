@@ -95,7 +95,7 @@ pub fn register(version: &'static str) {
                 .absolute(0);
         }
     }
-    for cause in ["connect", "connection", "metadata"] {
+    for cause in ["connect", "connection", "coordinator", "metadata"] {
         counter!("pgsluice_retries_total", "cause" => cause).absolute(0);
     }
     throttled(Duration::ZERO);
@@ -110,6 +110,8 @@ pub fn register(version: &'static str) {
         "pgsluice_already_stored_total",
         "pgsluice_phantoms_total",
         "pgsluice_foreign_offsets_total",
+        "pgsluice_kafka_transactions_total",
+        "pgsluice_split_transactions_total",
         "pgsluice_keyless_relations_total",
         "pgsluice_stale_timestamps_total",
     ] {
@@ -198,6 +200,14 @@ fn describe_counters() {
         "Offsets between batches of ours that somebody else took: records and markers of transactions"
     );
     describe_counter!(
+        "pgsluice_kafka_transactions_total",
+        "Transactions of Kafka's that were committed (kafka.delivery = \"transactional\")"
+    );
+    describe_counter!(
+        "pgsluice_split_transactions_total",
+        "Times that a transaction was over a limit of [kafka.transaction], and became visible in parts"
+    );
+    describe_counter!(
         "pgsluice_keyless_relations_total",
         "Tables without a usable key that were met"
     );
@@ -242,11 +252,21 @@ pub fn foreign(count: u64) {
     counter!("pgsluice_foreign_offsets_total").increment(count);
 }
 
-/// Kafka acknowledged one batch.
-pub fn batch_stored(records: u64, bytes: u64) {
-    counter!("pgsluice_batches_total").increment(1);
+/// Kafka acknowledged batches, and has committed the transaction that they were part of, if any.
+pub fn batches_stored(batches: u64, records: u64, bytes: u64) {
+    counter!("pgsluice_batches_total").increment(batches);
     counter!("pgsluice_records_total").increment(records);
     counter!("pgsluice_stored_bytes_total").increment(bytes);
+}
+
+/// A transaction of Kafka's was committed.
+pub fn kafka_transaction() {
+    counter!("pgsluice_kafka_transactions_total").increment(1);
+}
+
+/// A transaction was over a limit of `[kafka.transaction]`, and was cut once.
+pub fn split_transaction() {
+    counter!("pgsluice_split_transactions_total").increment(1);
 }
 
 /// From commit to acknowledgement of one batch's oldest row.

@@ -632,6 +632,10 @@ fn what_kafka_does_not_allow_ends_with_77_and_the_command_that_allows_it() {
     assert_eq!(said(&log, "rows may be repeated"), 1, "{log}");
     assert_eq!(said(&log, &format!("{grant} Write --transactional-id {id}")), 1, "{log}");
     assert_eq!(keys("acl"), ["1", "2"]);
+    // But not whoever wants transactions.
+    let atomic = [&login[..], &["kafka.delivery=transactional"]].concat();
+    let both = format!("{grant} Write --transactional-id {id} --transactional-id {id}-tx");
+    halts(&config, &atomic, 77, &[&both]);
     for (operation, resource, topic, group) in [
         ("WRITE", format!("txn:{id}"), 1, 1),
         ("READ", "acl".to_owned(), 0, 1),
@@ -649,7 +653,25 @@ fn what_kafka_does_not_allow_ends_with_77_and_the_command_that_allows_it() {
         assert_eq!(said(&log, &format!("{grant} Read --topic acl")) > 0, topic > 0, "{log}");
         assert_eq!(said(&log, "gaps may go unnoticed"), group, "{log}");
         assert_eq!(said(&log, &format!("{grant} Read --group {id}")), group, "{log}");
+        assert!(said(&log, "\"transactional\" would not be shut out") > 0, "{log}");
+        halts(&config, &atomic, 77, &[&format!("{grant} Write --transactional-id {id}-tx")]);
     }
+    allow("WRITE", &format!("txn:{id}-tx"));
+    postgres().sql_in("acl", "insert into t values (3)");
+    let mut it = spawn(&config, &atomic);
+    kafka().wait("acl", 3, LIMIT);
+    stops(&mut it);
+    assert!(!it.log().contains("would not be shut out"), "{}", it.log());
+}
+
+#[test]
+fn transactions_longer_than_the_broker_takes_end_with_78() {
+    let config = ready("long");
+    let brokers = format!("kafka.brokers={}", kafka().brokers());
+    let sets = [brokers.as_str(), "kafka.delivery=transactional", "kafka.transaction.max_time=15m"];
+    let words =
+        ["INVALID_TRANSACTION_TIMEOUT", "kafka.transaction.max_time", "transaction.max.timeout.ms"];
+    halts(&config, &sets, 78, &words);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! itself says was committed.
 //!
 //! `tests/chaos.sh` runs it, long if wanted: TESTS_FAULTS is how many faults, TESTS_SEED gives their order, TESTS_MODE is the
-//! delivery.
+//! delivery, both if it is not set.
 
 #![allow(
     clippy::unwrap_used,
@@ -64,13 +64,18 @@ fn setting(name: &str, otherwise: u64) -> u64 {
 fn every_change_is_stored_once_and_in_order_whatever_fails() {
     let faults = setting("TESTS_FAULTS", if support::soak() { 100 } else { 15 });
     let seed = setting("TESTS_SEED", 1);
-    let mode = std::env::var("TESTS_MODE").unwrap_or_else(|_| "idempotent".to_owned());
+    let mode =
+        std::env::var("TESTS_MODE").unwrap_or_else(|_| "idempotent,transactional".to_owned());
+    mode.split(',').for_each(|mode| hold_against_the_model(faults, seed, mode));
+}
+
+fn hold_against_the_model(faults: u64, seed: u64, mode: &str) {
     let only = std::env::var("TESTS_ONLY").unwrap_or_default();
     let only: Vec<&str> = only.split(',').filter(|kind| !kind.is_empty()).collect();
     let plan = fault::plan(&mut Chance::new(seed, 0), usize::try_from(faults).unwrap(), &only);
     eprintln!("chaos: {faults} faults, seed {seed}, {mode}");
 
-    let bed = Bed::start(&mode);
+    let bed = Bed::start(mode);
     let (diary, mut reference) = (Diary::new(), Reference::default());
     let load = Load::start(&bed.url, seed);
     bed.wait_stored(&load, true);
@@ -98,7 +103,7 @@ fn every_change_is_stored_once_and_in_order_whatever_fails() {
     reference.read(&bed.postgres, &end).expect("PostgreSQL is there in the end");
     reference.check(&bed.postgres);
     let ends = bed.stop();
-    let verdict = Verdict::read(&reference, &bed.kafka, &diary, &mode);
+    let verdict = Verdict::read(&reference, &bed.kafka, &diary, mode);
 
     report(&plan, &diary, &reference, &verdict, committed, &ends);
     assert_eq!(

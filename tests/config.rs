@@ -515,7 +515,7 @@ brokers = ["a:1"]
 [kafka]
 brokers = ["a"]
 compression = "zstd"
-delivery = "transactional"
+delivery = "exactly-once"
 partitioner = "murmur3"
 [tables]
 users = "u"
@@ -553,7 +553,7 @@ fn all_that_is_wrong_is_said_at_once() {
             "kafak.brokers is not a key; did you mean kafka.brokers?",
             "kafka.brokers lists \"a\", which has no port",
             "kafka.compression is \"zstd\", for which there is no encoder without a C library",
-            "kafka.delivery is \"transactional\", which comes with a later version",
+            "kafka.delivery is \"exactly-once\"",
             "kafka.partitioner is \"murmur3\"",
             "did you mean murmur2?",
             "tables.users must name schema and table",
@@ -588,6 +588,21 @@ fn a_transactional_id_is_neither_empty_nor_longer_than_a_name() {
     assert_eq!(app.once.transactional_id.as_deref(), Some("mine"));
     let app = Given::least("").load().unwrap().app;
     assert_eq!(app.once.transactional_id, None);
+}
+
+#[test]
+fn transactions_have_bounds_and_need_names() {
+    assert_eq!(Given::least("").load().unwrap().app.once.transactions, None);
+    let given = || Given::least("").set("kafka.delivery", "transactional");
+    let all = given().load().unwrap().app.once.transactions.unwrap();
+    assert_eq!(all.interval, Duration::from_millis(100));
+    assert_eq!((all.max_bytes, all.max_time), (1 << 30, Duration::from_secs(60)));
+    let nameless = given().set("headers", "[\"op\"]");
+    says(&nameless.bad(), &["kafka.delivery is \"transactional\", which needs the header id"]);
+    let long = given().set("kafka.transaction.interval", "20s");
+    let long = long.set("kafka.transaction.max_time", "10s");
+    let why = "does not go with kafka.transaction.max_time: the interval is the longer one";
+    says(&long.bad(), &[&format!("kafka.transaction.interval {why}")]);
 }
 
 #[test]

@@ -139,7 +139,8 @@ async fn produce(broker: &Broker, batches: Vec<(&str, i32, Arc<Vec<u8>>)>) -> Pr
         partition,
         records,
     });
-    let request = Produce { timeout: Duration::from_secs(5), batches: batches.collect() };
+    let timeout = Duration::from_secs(5);
+    let request = Produce { transactional_id: None, timeout, batches: batches.collect() };
     broker.produce(request).await.unwrap()
 }
 

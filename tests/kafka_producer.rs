@@ -27,6 +27,7 @@ use pgsluice::{
 use support::{
     Kafka, Ports, Proxy,
     kafka::{LATEST, one_at_a_time},
+    soak,
 };
 
 type Fault = fn(&Kafka);
@@ -82,10 +83,21 @@ struct Source {
     delivered: u64,
     /// After every hundred records.
     pause: Duration,
+    /// In transactional mode; a thousand records are committed together then.
+    transaction_timeout: Option<Duration>,
 }
 
 impl Source {
     async fn new(options: Options, topic: &str, max_bytes: usize) -> Self {
+        Self::with(options, topic, max_bytes, None).await
+    }
+
+    async fn with(
+        options: Options,
+        topic: &str,
+        max_bytes: usize,
+        transaction_timeout: Option<Duration>,
+    ) -> Self {
         let mut producer = connect(options).await;
         let found = producer.topic(topic).await.unwrap().topic;
         assert_eq!(found.partitions, PARTITIONS);
@@ -102,8 +114,19 @@ impl Source {
         let sizes = vec![Vec::new(); PARTITIONS as usize];
         let ledger = Ledger::new(Lsn::ZERO);
         let (doubts, delivered, pause) = (0, 0, Duration::ZERO);
-        let mut source =
-            Self { name, producer, batcher, ledger, topic, sent, sizes, doubts, delivered, pause };
+        let mut source = Self {
+            name,
+            producer,
+            batcher,
+            ledger,
+            topic,
+            sent,
+            sizes,
+            doubts,
+            delivered,
+            pause,
+            transaction_timeout,
+        };
         assert!(source.take().await.stored.is_empty());
         source
     }
@@ -113,7 +136,9 @@ impl Source {
             ReadBack { source: 7, from: Lsn::ZERO, max_bytes: 1 << 30, memory: 64 << 20 };
         let transactional_id = Some(Arc::from(format!("test-{}", self.name)));
         let lease = Lease::new(Duration::ZERO);
-        let claim = Claim { transactional_id, source: Some(7), read_back: Some(read_back), lease };
+        let (source, read_back) = (Some(7), Some(read_back));
+        let transaction_timeout = self.transaction_timeout;
+        let claim = Claim { transactional_id, transaction_timeout, source, read_back, lease };
         let taken = tokio::time::timeout(LIMIT, self.producer.take(claim)).await;
         taken.expect("the topic could not be taken").unwrap()
     }
@@ -133,8 +158,7 @@ impl Source {
                 }
             }
         }
-        self.batcher.flush_all();
-        self.submit();
+        self.commit();
     }
 
     /// Sends records of `size` bytes to the partitions in turn, until `enough` says so.
@@ -147,6 +171,9 @@ impl Source {
             }
             self.batcher.flush_due(Instant::now());
             self.submit();
+            if count % 1000 == 0 {
+                self.commit();
+            }
             while self.producer.in_flight() > IN_FLIGHT {
                 self.settle().await;
             }
@@ -156,8 +183,7 @@ impl Source {
 
     /// Awaits what is under way.
     async fn finish(&mut self) {
-        self.batcher.flush_all();
-        self.submit();
+        self.commit();
         while self.delivered < self.sent.iter().sum() {
             self.settle().await;
         }
@@ -201,6 +227,15 @@ impl Source {
         }
     }
 
+    /// Without transactions only what is open goes out.
+    fn commit(&mut self) {
+        if self.transaction_timeout.is_some() || self.batcher.bytes() > 0 {
+            self.batcher.flush_all();
+            self.submit();
+            self.producer.commit();
+        }
+    }
+
     async fn settle(&mut self) {
         let delivered = tokio::time::timeout(LIMIT, self.producer.delivered()).await;
         let delivery = match delivered {
@@ -240,6 +275,19 @@ async fn connect(options: Options) -> Producer {
     }
 }
 
+/// Waits until a topic holds so many records, committed or not, while the producer works.
+async fn wait_sent(kafka: &Arc<Kafka>, topic: &'static str, count: usize) {
+    let begin = Instant::now();
+    loop {
+        let kafka = Arc::clone(kafka);
+        let looked = tokio::task::spawn_blocking(move || kafka.dump_uncommitted(topic).len());
+        if looked.await.unwrap() >= count {
+            return;
+        }
+        assert!(begin.elapsed() < LIMIT, "they never come");
+    }
+}
+
 fn now_ms() -> i64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     i64::try_from(now.as_millis()).unwrap()
@@ -252,9 +300,18 @@ fn block_on<T>(body: impl Future<Output = T>) -> T {
 
 /// Does `fault` to the cluster while records are sent, and goes on for a second after it.
 fn under_load(topic: &str, options: Options, fault: impl FnOnce() + Send) -> Source {
+    under_load_with(topic, options, None, fault)
+}
+
+fn under_load_with(
+    topic: &str,
+    options: Options,
+    transaction_timeout: Option<Duration>,
+    fault: impl FnOnce() + Send,
+) -> Source {
     std::thread::scope(|scope| {
         block_on(async {
-            let mut source = Source::new(options, topic, 20_000).await;
+            let mut source = Source::with(options, topic, 20_000, transaction_timeout).await;
             source.pause = Duration::from_millis(10); // a steady load: the fault is what counts
             let doing = scope.spawn(fault);
             let mut over = None;
@@ -402,15 +459,15 @@ fn logins_are_renewed_before_they_end_and_idle_connections_made_again() {
     one_at_a_time(|| {
         let short = ["connections.max.reauth.ms=3000", "connections.max.idle.ms=2000"];
         let kafka = Kafka::start("producer", port(0), 1, &short, LATEST);
-        kafka.topic("renewed", PARTITIONS);
         let sasl = Sasl {
             mechanism: Mechanism::ScramSha256,
             user: "sluice".to_owned(),
             password: SecretSource::Text(Secret::new("sluice-secret".to_owned())),
         };
         let options = Options { sasl: Some(sasl), ..options(kafka.listener("sasl_plaintext")) };
-        block_on(async {
-            let mut source = Source::new(options, "renewed", 20_000).await;
+        let renewed = async |timeout| {
+            kafka.topic("renewed", PARTITIONS);
+            let mut source = Source::with(options.clone(), "renewed", 20_000, timeout).await;
             let begin = Instant::now();
             source.run(200, |_| begin.elapsed() > Duration::from_secs(8)).await;
             source.finish().await;
@@ -419,6 +476,132 @@ fn logins_are_renewed_before_they_end_and_idle_connections_made_again() {
             source.run(200, |sent| sent >= 1000).await;
             source.finish().await;
             source.check(&kafka, "renewed");
+            assert_eq!(source.doubts, 0);
+        };
+        block_on(async {
+            renewed(None).await;
+            renewed(Some(LIMIT)).await;
         });
+    });
+}
+
+/// In transactions: what brokers and the network do to them repeats nothing and loses nothing.
+#[test]
+fn transactions_are_stored_once_and_in_order_whatever_happens() {
+    one_at_a_time(|| {
+        for version in ["3.9.2", "4.4.0"] {
+            let proxied = format!("proxied={}", Ports::KAFKA.proxy(0));
+            let kafka = Kafka::start("producer", port(0), 1, &[&proxied], version);
+            let proxy = Proxy::start(Ports::KAFKA.proxy(0), &format!("127.0.0.1:{}", port(5)));
+            kafka.topic("plain", PARTITIONS);
+            let timeout = Some(Duration::from_secs(60));
+            let options = options(kafka.listener("proxied"));
+            let source = block_on(async {
+                let mut source = Source::with(options.clone(), "plain", 20_000, timeout).await;
+                source.run(100, |sent| sent >= 50_000).await;
+                source.finish().await;
+                assert_eq!(source.doubts, 0, "on {version}");
+                let taken = source.take().await;
+                assert_eq!(taken.stored.len(), source.sent.iter().sum::<u64>());
+                source
+            });
+            source.check(&kafka, "plain");
+            kafka.topic("cut", PARTITIONS);
+            let source = under_load_with("cut", options, timeout, || {
+                for round in 0..20 {
+                    std::thread::sleep(Duration::from_millis(150));
+                    proxy.cut_once();
+                    if round == 10 {
+                        kafka.ctl("1", "kill");
+                        kafka.ctl("1", "start");
+                    }
+                }
+            });
+            source.check(&kafka, "cut");
+        }
+    });
+}
+
+/// The broker answers as if a successor had come: what was open is read back as not stored, and sent again.
+#[test]
+fn a_transaction_that_outlives_its_timeout_is_aborted_and_sent_again() {
+    one_at_a_time(|| {
+        let often = ["transaction.abort.timed.out.transaction.cleanup.interval.ms=200"];
+        let versions: &[&str] = if soak() { &["3.9.2", LATEST, "4.4.0"] } else { &["4.4.0"] };
+        for version in versions {
+            let kafka = Arc::new(Kafka::start("producer", port(0), 1, &often, version));
+            kafka.topic("late", PARTITIONS);
+            let source = block_on(async {
+                let timeout = Some(Duration::from_secs(1));
+                let options = options(kafka.brokers());
+                let mut source = Source::with(options, "late", 20_000, timeout).await;
+                source.run(100, |sent| sent >= 2_000).await;
+                source.finish().await;
+                let before = source.sent.iter().sum::<u64>();
+                (0..300).for_each(|_| source.append(1, 100));
+                source.batcher.flush_all();
+                source.submit();
+                // Until the records are there, and then until the coordinator has ended it.
+                wait_sent(&kafka, "late", before as usize + 300).await;
+                assert_eq!(kafka.dump("late").len() as u64, before);
+                let begin = Instant::now();
+                while source.doubts == 0 {
+                    assert!(begin.elapsed() < LIMIT, "the transaction was never aborted");
+                    source.append(1, 100);
+                    source.batcher.flush_all();
+                    source.submit();
+                    let settled = Box::pin(source.settle());
+                    let _ = tokio::time::timeout(Duration::from_millis(200), settled).await;
+                }
+                source.finish().await;
+                source
+            });
+            source.check(&kafka, "late");
+            let aborted = kafka.dump_uncommitted("late").len() - kafka.dump("late").len();
+            assert!(aborted >= 300, "{aborted}");
+        }
+    });
+}
+
+/// Whoever is shut out in the midst of a transaction commits nothing of it.
+#[test]
+fn a_zombie_is_shut_out_of_its_open_transaction() {
+    one_at_a_time(|| {
+        for version in ["3.9.2", "4.4.0"] {
+            let kafka = Arc::new(Kafka::start("producer", port(0), 1, &[], version));
+            kafka.topic("shared", PARTITIONS);
+            block_on(async {
+                let timeout = Some(Duration::from_secs(60));
+                let options = options(kafka.brokers());
+                let mut zombie = Source::with(options.clone(), "shared", 20_000, timeout).await;
+                (0..10).for_each(|number| zombie.append(number % 3, 100));
+                zombie.batcher.flush_all();
+                zombie.submit();
+                wait_sent(&kafka, "shared", 10).await;
+                for mode in [timeout, None] {
+                    let mut source = Source::with(options.clone(), "shared", 20_000, mode).await;
+                    // Also in partitions that it has never written to.
+                    zombie.append(5, 100);
+                    zombie.batcher.flush_all();
+                    zombie.submit();
+                    zombie.producer.commit();
+                    let told = tokio::time::timeout(LIMIT, zombie.producer.delivered()).await;
+                    let error = told.expect("it is told").unwrap_err();
+                    assert!(matches!(error, Error::Doubt { .. }), "{error}");
+                    source.run(100, |sent| sent >= 1_000).await;
+                    source.finish().await;
+                    source.check(&kafka, "shared");
+                    assert_eq!(source.doubts, 0);
+                    kafka.topics("empty", &["shared"]);
+                    // It takes its turn, and is shut out again.
+                    zombie.take().await;
+                    zombie.append(0, 100);
+                    zombie.batcher.flush_all();
+                    zombie.submit();
+                    wait_sent(&kafka, "shared", 1).await;
+                    assert_eq!(kafka.dump("shared"), []);
+                }
+            });
+        }
     });
 }

@@ -7,6 +7,10 @@
     reason = "clippy only sees #[test] functions as tests, not their helpers"
 )]
 
+#[path = "once/atomic.rs"]
+mod atomic;
+#[path = "once/bank.rs"]
+mod bank;
 #[path = "once/changed.rs"]
 mod changed;
 #[path = "once/crash.rs"]

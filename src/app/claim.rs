@@ -6,6 +6,7 @@ use crate::{
     lease::Lease,
     lsn::Lsn,
     pg::{catalog::Server, slot},
+    pipeline::Transactions,
     sink::kafka::producer::{Claim, ReadBack},
 };
 
@@ -14,6 +15,8 @@ use crate::{
 pub struct Once {
     /// As whom Kafka knows this pipeline. `None`: by the cluster and the slot.
     pub transactional_id: Option<String>,
+    /// `kafka.delivery` and `[kafka.transaction]`; `None`: no transactions.
+    pub transactions: Option<Transactions>,
     /// Most bytes to read back when the topics are taken.
     pub read_back: u64,
     /// Most bytes of memory for what was read back.
@@ -33,7 +36,7 @@ impl App {
         rewound: bool,
         lease: Lease,
     ) -> Claim {
-        let Options { slot, publication, encode, once, .. } = &self.options;
+        let Options { slot, publication, encode, kafka, once, .. } = &self.options;
         let system = server.system_identifier;
         let default = || format!("pgsluice-{system}-{}", slot.name);
         let transactional_id = once.transactional_id.clone().unwrap_or_else(default);
@@ -45,7 +48,13 @@ impl App {
             max_bytes: once.read_back,
             memory: once.read_back_memory,
         });
-        Claim { transactional_id: Some(transactional_id.into()), source, read_back, lease }
+        Claim {
+            transactional_id: Some(transactional_id.into()),
+            transaction_timeout: once.transactions.map(|it| it.max_time + kafka.request_timeout),
+            source,
+            read_back,
+            lease,
+        }
     }
 
     /// Whether the server's WAL ends before a position that it had reached: then it was put back to

@@ -45,6 +45,9 @@ pub(super) const RECORDS: usize = 57;
 /// The low three bits of the attributes.
 pub(super) const CODEC_BITS: u8 = 0x07;
 
+/// In the low byte of the attributes.
+const TRANSACTIONAL_BIT: u8 = 0x10;
+
 /// What the header says of the records.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Summary {
@@ -79,6 +82,13 @@ pub(super) fn set_length(batch: &mut [u8]) {
     // The batcher makes none over i32::MAX.
     let length = u32::try_from(batch.len().saturating_sub(BEFORE_LENGTH_COUNTS));
     put(batch, LENGTH, length.unwrap_or(u32::MAX).to_be_bytes());
+}
+
+/// Makes it part of its producer's transaction. Before [`seal`].
+pub fn make_transactional(batch: &mut [u8]) {
+    if let Some(attributes) = batch.get_mut(ATTRIBUTES + 1) {
+        *attributes |= TRANSACTIONAL_BIT;
+    }
 }
 
 /// Writes the producer's fields and the checksum over all of it: the batch can be sent.

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     app::Once,
     net::{TcpOptions, TlsOptions, Verify},
+    pipeline::Transactions,
     sink::{
         kafka::{Compression, Mechanism, Options, Sasl, TopicOptions},
         partition::Partitioner,
@@ -51,6 +52,7 @@ pub(super) fn build(s: &mut Settings, purpose: Purpose) -> Kafka {
         },
         once: Once {
             transactional_id: transactional_id(s),
+            transactions: transactions(s),
             read_back: s.size("kafka.read_back"),
             read_back_memory: s.size("kafka.read_back_memory"),
         },
@@ -114,6 +116,27 @@ fn transactional_id(s: &mut Settings) -> Option<String> {
         s.wrong("kafka.transactional_id", "must have 1 to 249 bytes; leave it out for the default");
     }
     Some(id)
+}
+
+fn transactions(s: &mut Settings) -> Option<Transactions> {
+    let all = Transactions {
+        interval: s.span("kafka.transaction.interval"),
+        max_bytes: s.size("kafka.transaction.max_bytes"),
+        max_time: s.span("kafka.transaction.max_time"),
+    };
+    if all.interval > all.max_time {
+        let keys = ["kafka.transaction.interval", "kafka.transaction.max_time"];
+        let [key, other] = if s.is_set(keys[0]) { keys } else { [keys[1], keys[0]] };
+        s.wrong(key, format!("does not go with {other}: the interval is the longer one"));
+    }
+    if s.word("kafka.delivery") != "transactional" {
+        return None;
+    }
+    if s.is_set("headers") && !s.list("headers").iter().any(|header| header == "id") {
+        let why = "is \"transactional\", which needs the header id: add it to headers";
+        s.wrong("kafka.delivery", why);
+    }
+    Some(all)
 }
 
 fn tls(s: &mut Settings) -> Option<TlsOptions> {

@@ -15,7 +15,6 @@ const NOT_TAKEN: &[(&str, &str)] = &[
     ("prefer", "which falls back to plain text when anybody on the way asks for it"),
     ("allow", "which takes plain text where it can have it"),
     ("zstd", "for which there is no encoder without a C library yet"),
-    ("transactional", "which comes with a later version"),
     ("debezium", "which comes with a later version"),
     ("avro", "which comes with a later version"),
     ("GSSAPI", "which needs a C library"),

@@ -220,9 +220,27 @@ pub(super) const KEYS: &[Key] = &[
     ),
     key(
         "kafka.delivery",
-        Words(&["idempotent"]),
+        Words(&["idempotent", "transactional"]),
         Is("idempotent"),
-        "how a resend is kept from being stored twice",
+        "each row once; or also each transaction whole, for consumers with isolation.level=read_committed",
+    ),
+    key(
+        "kafka.transaction.interval",
+        Span(MS, MIN),
+        Is("100ms"),
+        "how long a transaction of Kafka's collects those of PostgreSQL",
+    ),
+    key(
+        "kafka.transaction.max_bytes",
+        Size(MIB, 1 << 40),
+        Is("1GiB"),
+        "most bytes in one; a transaction of PostgreSQL's that is larger is cut there, counted and said",
+    ),
+    key(
+        "kafka.transaction.max_time",
+        Span(S, 15 * MIN),
+        Is("1m"),
+        "how long one may last; a transaction of PostgreSQL's that takes longer is cut then",
     ),
     key(
         "kafka.transactional_id",

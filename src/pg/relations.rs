@@ -131,6 +131,12 @@ impl Relations {
         self.transaction.is_some()
     }
 
+    /// Commit of the transaction that is being received.
+    #[must_use]
+    pub fn open_commit(&self) -> Option<Lsn> {
+        self.transaction.as_ref().map(|transaction| transaction.commit)
+    }
+
     /// Says what a message means here.
     ///
     /// # Errors

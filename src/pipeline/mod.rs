@@ -9,6 +9,7 @@
 //! confirmed only by the ledger.
 
 mod counts;
+mod cut;
 mod error;
 mod gap;
 mod notes;
@@ -31,6 +32,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use cut::{Cuts, Transactions};
 pub use error::{Error, RowError};
 pub use gap::Moved;
 pub use notes::Notes;
@@ -100,6 +102,8 @@ pub struct Pipeline<'a> {
     pub records: &'a mut Records,
     /// Outlives the session: what was handed to it is stored in any case.
     pub producer: &'a mut Producer,
+    /// Where transactions of Kafka's end.
+    pub cuts: Cuts,
     /// `batch.in_flight`.
     pub in_flight: usize,
     /// `run.drain`.
@@ -123,6 +127,7 @@ impl Pipeline<'_> {
         let mut give_up = None;
         loop {
             self.hand_on("full");
+            self.cut_if_due(std::time::Instant::now());
             if give_up.is_some() && !self.relations.in_transaction() {
                 break;
             }
@@ -133,6 +138,7 @@ impl Pipeline<'_> {
                 self.flush_if_idle();
                 let due = self.records.batcher.deadline().map(Instant::from_std);
                 let note_at = self.notes.due(&self.records.ledger);
+                let cut_at = self.cut_at();
                 select! {
                     biased;
                     () = stop.cancelled(), if give_up.is_none() => {
@@ -146,6 +152,7 @@ impl Pipeline<'_> {
                     }
                     noted = self.notes.done() => self.noted(noted?),
                     () = at(note_at) => {}
+                    () = at(cut_at) => {} // as above
                     () = sleep_until(report_at) => {}
                     turned = self.stream.turn(room) => turned?,
                 }
@@ -194,6 +201,7 @@ impl Pipeline<'_> {
                 "batch closed"
             );
             failpoint::hit("batch closed");
+            self.cuts.submitted(batch.bytes.len());
             self.producer.submit(batch);
         }
     }
@@ -243,6 +251,7 @@ impl Pipeline<'_> {
                     if let Some(confirmed) = self.records.commit(commit) {
                         self.stream.confirm(confirmed);
                     }
+                    self.cut_if_due(now.instant);
                 }
                 Event::Truncate { relations, first, transaction } => {
                     self.truncate(&relations, first, transaction, now)?;
@@ -338,6 +347,7 @@ impl Pipeline<'_> {
     async fn finish(mut self, give_up: Instant) -> Result<(), Error> {
         self.records.batcher.flush_all();
         self.hand_on("asked to stop");
+        self.cut();
         let mut report_at = Instant::now() + REPORT;
         while self.records.ledger.open() > 0 {
             select! {

@@ -9,7 +9,7 @@ use std::{
 
 use crate::crash::{told, transaction};
 use crate::support::{Pgsluice, eventually, soak};
-use crate::world::{End, LIMIT, World, at_once, kafka, lines_of, ours, postgres};
+use crate::world::{End, LIMIT, World, at_once, kafka, lines_of, postgres, stored_once};
 
 /// How a process ends at one: by SIGABRT.
 const STRUCK: i32 = -6;
@@ -18,29 +18,41 @@ const STRUCK: i32 = -6;
 fn killed_at_each_failpoint_each_row_is_stored_once() {
     postgres();
     kafka();
-    let points = Mutex::new(points(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"))));
-    let turns: &[u32] = if soak() { &[1, 2, 3, 4, 5, 6, 7, 8, 16] } else { &[1, 2, 7] };
-    at_once(0..3, |number| {
-        let world = World::new(&format!("failpoint_{number}"), End::Killed, &["t"]);
-        let messages = format!("message.topic={}", world.topic("m"));
-        let sets = [messages.as_str(), "topic.partitions=1"];
-        let (mut expected, mut id) = (Vec::new(), 0);
-        loop {
-            let next = points.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-            let Some(point) = next else { break };
-            for turn in turns {
-                let struck = killed_at(&world, &sets, &format!("{point}:{turn}"), id);
-                assert!(struck || *turn > 1, "{point} is never passed");
-                expected.extend([id, id + 5].into_iter().flat_map(told));
-                id += 10;
-            }
-            world.drain(&sets);
-            let stored = lines_of(&ours(&world.topic("t")));
-            assert_eq!(stored, expected, "after it was killed at {point}");
-            let messages = ours(&world.topic("m")).len();
-            assert_eq!(messages * 7, expected.len(), "messages, after it was killed at {point}");
+    let all = points(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")));
+    let plain = all.iter().filter(|point| !point.starts_with("tx, ")).cloned().collect();
+    let (plain, in_transactions) = (Mutex::new(plain), Mutex::new(all));
+    at_once(0..4, |number| {
+        if number < 2 {
+            killed_at_each("idempotent", number, &plain);
+        } else {
+            killed_at_each("transactional", number, &in_transactions);
         }
     });
+}
+
+fn killed_at_each(mode: &str, number: u32, points: &Mutex<VecDeque<String>>) {
+    let turns: &[u32] = if soak() { &[1, 2, 3, 4, 5, 6, 7, 8, 16] } else { &[1, 2, 7] };
+    let world = World::new(&format!("failpoint_{number}"), End::Killed, &["t"]);
+    let [messages, mode] = [("message.topic", world.topic("m")), ("kafka.delivery", mode.into())]
+        .map(|(key, value)| format!("{key}={value}"));
+    let interval = "kafka.transaction.interval=10ms";
+    let sets = [messages.as_str(), mode.as_str(), interval, "topic.partitions=1"];
+    let (mut expected, mut id) = (Vec::new(), 0);
+    loop {
+        let next = points.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some(point) = next else { break };
+        for turn in turns {
+            let struck = killed_at(&world, &sets, &format!("{point}:{turn}"), id);
+            assert!(struck || *turn > 1, "{point} is never passed");
+            expected.extend([id, id + 5].into_iter().flat_map(told));
+            id += 10;
+        }
+        world.drain(&sets);
+        let stored = lines_of(&stored_once(&world.topic("t")));
+        assert_eq!(stored, expected, "after it was killed at {point}, {mode}");
+        let messages = stored_once(&world.topic("m")).len();
+        assert_eq!(messages * 7, expected.len(), "messages, after {point}, {mode}");
+    }
 }
 
 /// Two transactions: one is there when the process starts, one is written once it streams; then it is stopped. Whether it

@@ -17,7 +17,7 @@ pub const PORTS: Ports = Ports::ONCE;
 
 pub fn postgres() -> &'static Postgres {
     static SERVER: OnceLock<Postgres> = OnceLock::new();
-    let many = ["max_connections=100", "max_replication_slots=60", "max_wal_senders=60"];
+    let many = ["max_connections=200", "max_replication_slots=160", "max_wal_senders=160"];
     SERVER.get_or_init(|| Postgres::start(17, PORTS.postgres(0), &many))
 }
 
@@ -282,6 +282,15 @@ pub fn ours_in(kafka: &Kafka, topic: &str) -> Vec<Record> {
     let ids: BTreeSet<_> = ours.iter().map(|one| one.header("id").unwrap()).collect();
     assert_eq!(ids.len(), ours.len(), "a record of {topic} is stored twice");
     ours
+}
+
+/// What a consumer with `isolation.level=read_committed` has of a topic, checked: each record is there once.
+#[track_caller]
+pub fn stored_once(topic: &str) -> Vec<Record> {
+    let all = kafka().dump(topic);
+    let ids: BTreeSet<_> = all.iter().map(|one| one.header("id").unwrap()).collect();
+    assert_eq!(ids.len(), all.len(), "a record of {topic} is there twice");
+    all
 }
 
 pub fn rows_of(records: &[Record]) -> Vec<u32> {

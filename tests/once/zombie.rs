@@ -1,20 +1,27 @@
 //! Frozen for longer than `wal_sender_timeout`, and thawed when another instance is at work.
 
 use crate::support::{Pgsluice, eventually};
-use crate::world::{BASE, End, FIRST, LIMIT, SECOND, World, is_each_once, kafka, postgres, stored};
-
-const SETS: [&str; 1] = ["postgres.wal_sender_timeout=2s"];
+use crate::world::{
+    BASE, End, FIRST, LIMIT, SECOND, World, at_once, is_each_once, kafka, postgres, stored,
+};
 
 #[test]
 fn a_frozen_instance_is_superseded_and_owes_nothing_when_it_is_thawed() {
     postgres();
     kafka();
-    let world = World::new("zombie", End::Killed, &["t"]);
+    at_once(["idempotent", "transactional"], |mode| {
+        thawed(&World::new(&format!("zombie_{mode}"), End::Killed, &["t"]), mode);
+    });
+}
+
+fn thawed(world: &World, mode: &str) {
+    let mode = format!("kafka.delivery={mode}");
+    let sets = ["postgres.wal_sender_timeout=2s", &mode];
     let other = world.again();
-    let mut first = world.start(&SETS);
+    let mut first = world.start(&sets);
     world.write(BASE);
     world.wait_confirmed(&mut first);
-    let mut second = other.start(&SETS);
+    let mut second = other.start(&sets);
     is(&second, "waiting");
 
     // Stored, and PostgreSQL does not hear of it.
@@ -34,7 +41,7 @@ fn a_frozen_instance_is_superseded_and_owes_nothing_when_it_is_thawed() {
     // What it had not confirmed is the other's.
     assert_eq!(first.stop(LIMIT), 0, "{}", first.log());
     assert_eq!(second.stop(LIMIT), 0, "{}", second.log());
-    is_each_once(&world.rows(&world.topic("t")), 0..SECOND.end, &world);
+    is_each_once(&world.rows(&world.topic("t")), 0..SECOND.end, world);
 }
 
 #[track_caller]

@@ -87,6 +87,8 @@ pub const NOT_CONTROLLER: i16 = 41;
 pub const TOPIC_AUTHORIZATION_FAILED: i16 = 29;
 /// An ACL on the transactional id is missing.
 pub const TRANSACTIONAL_ID_AUTHORIZATION_FAILED: i16 = 53;
+/// The transaction is not in a state for this.
+pub const INVALID_TXN_STATE: i16 = 48;
 /// The last transaction is not over yet.
 pub const CONCURRENT_TRANSACTIONS: i16 = 51;
 /// Another partition of the request is the reason.
@@ -138,6 +140,10 @@ const GROUP_ACL: Verdict = Halt(
 const TIMESTAMP: Verdict = Halt(
     Exit::Data,
     "widen the topic's message.timestamp.before.max.ms and .after.max.ms, or send the time of sending",
+);
+const TRANSACTION_TIMEOUT: Verdict = Halt(
+    Exit::Config,
+    "kafka.transaction.max_time and kafka.request_timeout together are over the broker's transaction.max.timeout.ms: lower them, or raise it",
 );
 const MECHANISM: Verdict =
     Halt(Exit::Permission, "set kafka.sasl.mechanism to one that the listener offers");
@@ -229,7 +235,7 @@ const TABLE: &[Row] = &[
     row(47, "INVALID_PRODUCER_EPOCH", Doubt, Wait),
     row(48, "INVALID_TXN_STATE", Doubt, Wait),
     row(49, "INVALID_PRODUCER_ID_MAPPING", Doubt, Wait),
-    row(50, "INVALID_TRANSACTION_TIMEOUT", Wait, Wait),
+    row(50, "INVALID_TRANSACTION_TIMEOUT", Wait, TRANSACTION_TIMEOUT),
     row(51, "CONCURRENT_TRANSACTIONS", Wait, Wait),
     row(52, "TRANSACTION_COORDINATOR_FENCED", Wait, Wait),
     row(53, "TRANSACTIONAL_ID_AUTHORIZATION_FAILED", TRANSACTIONAL_ACL, TRANSACTIONAL_ACL),
@@ -356,9 +362,11 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_transaction_is_left_to_who_began_it() {
-        for code in [14, 15, 16, 47, 48, 49, 50, 51, 52, 88, 90, 105, 120] {
+        for code in [14, 15, 16, 47, 48, 49, 51, 52, 88, 90, 105, 120] {
             assert_eq!(request(code).disposition(), Disposition::Retry, "{code}");
         }
+        // Unless the broker takes no transaction as long as ours.
+        assert_eq!(request(50).disposition(), Disposition::Halt(Exit::Config));
     }
 
     #[test]

@@ -139,6 +139,14 @@ pub enum Error {
     /// An error code.
     #[error("{0}")]
     Refused(Box<Refusal>),
+    /// A right that two transactional ids need.
+    #[error("{refusal} --transactional-id {other}")]
+    NotAllowed {
+        /// Of the one.
+        refusal: Box<Refusal>,
+        /// The other one.
+        other: String,
+    },
     /// There is no such topic.
     #[error(
         "topic {topic} does not exist: make it with kafka-topics.sh --bootstrap-server {broker} \
@@ -261,7 +269,9 @@ impl Error {
             Self::Tls { .. } | Self::Mechanism { .. } | Self::Login { .. } | Self::Scram { .. } => {
                 Disposition::Halt(Exit::Permission)
             }
-            Self::Refused(refusal) => refusal.verdict().disposition(),
+            Self::Refused(refusal) | Self::NotAllowed { refusal, .. } => {
+                refusal.verdict().disposition()
+            }
             Self::Log { source, .. } => source.disposition(),
             Self::TooLarge { .. } => Disposition::Halt(Exit::Data),
             Self::Ended => Disposition::Halt(Exit::Software),

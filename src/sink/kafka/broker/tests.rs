@@ -142,7 +142,7 @@ async fn connect(act: impl FnMut(i16) -> Act + Send + 'static) -> Broker {
 fn one_batch() -> Produce {
     let records = Arc::new(b"records".to_vec());
     let batches = vec![PartitionRecords { topic: Arc::from("users"), partition: 0, records }];
-    Produce { timeout: Duration::from_millis(1), batches }
+    Produce { transactional_id: None, timeout: Duration::from_millis(1), batches }
 }
 
 /// Produce 3: one batch of `users[partition]`, stored at offset 9, with a throttle time.

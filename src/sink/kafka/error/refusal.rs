@@ -14,6 +14,8 @@ pub enum Doubt {
     MadeAnew,
     /// The partition was not there when the others were taken.
     NotTaken,
+    /// Nobody said whether a transaction was committed.
+    Unanswered,
     /// This process stood still for so long that another one may have the right to write.
     Lease,
 }
@@ -22,9 +24,15 @@ impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused(code @ (47 | 90)) => {
-                write!(f, "{}: another process may have taken over", Named(*code))
+                write!(
+                    f,
+                    "{}: another process may have taken over, or, with kafka.delivery = \
+                     \"transactional\", Kafka has aborted a transaction that took too long",
+                    Named(*code)
+                )
             }
             Self::Refused(code) => write!(f, "{}", Named(*code)),
+            Self::Unanswered => f.write_str("nobody answered whether a transaction was committed"),
             Self::MadeAnew => f.write_str("the topic was deleted and made anew"),
             Self::NotTaken => f.write_str("it was not there before"),
             Self::Lease => f.write_str(

@@ -1,6 +1,6 @@
 //! Whose the topics are to be, and what comes of taking them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{note::Found, queue::Identity};
 use crate::{lease::Lease, lsn::Lsn, stored::Stored};
@@ -11,6 +11,8 @@ pub struct Claim {
     /// `transactional.id`: whoever wrote under it before is shut out. `None`: nobody is, and nothing
     /// is read back, so that rows may be repeated.
     pub transactional_id: Option<Arc<str>>,
+    /// `Some`: batches go in transactions, and Kafka aborts one that is open for so long.
+    pub transaction_timeout: Option<Duration>,
     /// The first field of the header `id` that our records bear; `None`: they bear none.
     pub source: Option<u64>,
     /// How our records are told from others', if their names are to be read back.
@@ -75,10 +77,28 @@ pub struct Read {
     pub cut: usize,
 }
 
+impl Claim {
+    /// The transactional id under which transactions with data are. Another one than that of the
+    /// fences: a broker of 3.9 that refuses a late batch of a transaction would refuse plain ones of
+    /// the same producer too.
+    pub(super) fn data_id(&self) -> Option<Arc<str>> {
+        self.transactional_id.as_ref().map(|id| Arc::from(format!("{id}-tx")))
+    }
+}
+
+/// As whom we write.
+#[derive(Clone, Debug)]
+pub(super) struct Identities {
+    /// Whom batches name.
+    pub(super) data: Identity,
+    /// All transactional ids that a partition must have a marker of, before it is written to.
+    pub(super) fences: Vec<(Arc<str>, Identity)>,
+}
+
 /// What the driver keeps of it.
 #[derive(Debug)]
 pub(super) struct Ours {
-    pub(super) identity: Identity,
+    pub(super) identities: Identities,
     pub(super) partitions: Vec<(Arc<str>, i32)>,
     /// Topics that are there, by their ids.
     pub(super) ids: Vec<(Arc<str>, Option<u128>)>,

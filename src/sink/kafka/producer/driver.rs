@@ -3,8 +3,10 @@
 //! One connection a broker, made when it is first needed. Requests go over it in the order in which
 //! they are decided: futures are first polled in the order in which they are pushed.
 
+mod coordinator;
 mod links;
 mod notes;
+mod topics;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,13 +23,14 @@ use tokio::{
 };
 
 use self::{
+    coordinator::{Step, Unmet},
     links::Link,
-    notes::{Shared, meet},
+    notes::Shared,
 };
 use super::{
     Met,
     ask::{self, Random, chain},
-    claim::{Claim, Ours, Taken},
+    claim::{Claim, Identities, Ours, Taken},
     machine::{Action, Leaders, Machine},
     note::Found,
     taking::Taker,
@@ -54,6 +57,7 @@ use crate::{
 /// What the handle wants.
 pub(super) enum Command {
     Submit(Batch),
+    Commit,
     Topic { name: String, reply: oneshot::Sender<Result<Met, Error>> },
     Take { claim: Claim, generation: u64, reply: oneshot::Sender<Result<Taken, Error>> },
     Look { claim: Claim, topics: Vec<Arc<str>>, reply: oneshot::Sender<Result<Found, Error>> },
@@ -87,6 +91,11 @@ enum Done {
         link: u64,
     },
     Metadata(Result<Metadata, Error>),
+    Coordinated {
+        generation: u64,
+        broker: Option<Broker>,
+        result: Result<(), Unmet>,
+    },
     Topic {
         name: String,
         generation: u64,
@@ -120,6 +129,9 @@ pub(super) struct Driver {
     group: Option<Shared>,
     /// Whether it was said that the group cannot be used.
     said: Arc<AtomicBool>,
+    identities: Option<Identities>,
+    /// Of our transactions.
+    coordinator: Option<Broker>,
     /// What of [`Machine::held`] is in `ends.in_flight`.
     counted: usize,
     random: Random,
@@ -145,6 +157,8 @@ impl Driver {
             claim: None,
             group: None,
             said: Arc::default(),
+            identities: None,
+            coordinator: None,
             counted: 0,
             random: Random::new(),
         }
@@ -215,15 +229,8 @@ impl Driver {
                 self.publish();
                 self.ends.in_flight.fetch_sub(len, Ordering::Relaxed); // as the handle counted it
             }
-            Command::Topic { name, reply } => {
-                let (candidates, options) = (self.candidates(), Arc::clone(&self.options));
-                let generation = self.generation;
-                let group = self.group.clone();
-                self.push(async move {
-                    let result = meet(candidates, &options, &name, group).await;
-                    Done::Topic { name, generation, result, reply }
-                });
-            }
+            Command::Commit => self.machine.commit(),
+            Command::Topic { name, reply } => self.meet(name, reply),
             Command::Take { claim, generation, reply } => self.take(claim, generation, reply),
             Command::Look { claim, topics, reply } => self.look(claim, topics, reply),
             Command::Note { timeline, position, reply } => self.note(timeline, position, reply),
@@ -239,7 +246,7 @@ impl Driver {
     ) {
         self.machine.give_up(Instant::now());
         self.publish();
-        (self.generation, self.group) = (generation, None);
+        (self.generation, self.group, self.identities) = (generation, None, None);
         self.claim = Some(Arc::new(claim));
         let topics = self.machine.topic_names();
         let Some(mut taker) = self.taker().map(Box::new) else { return };
@@ -266,9 +273,10 @@ impl Driver {
         }
         let result = result.map(|ours| {
             let usable = ours.taken.found.notes.is_some();
-            self.group = Some(notes::shared(taker, ours.identity, usable, ours.ids));
-            self.machine.taken();
-            self.machine.own(ours.identity, &ours.partitions);
+            self.group = Some(notes::shared(taker, ours.identities.clone(), usable, ours.ids));
+            self.machine.taken(self.data_id());
+            self.machine.own(ours.identities.data, &ours.partitions);
+            self.identities = Some(ours.identities);
             ours.taken
         });
         let _ = reply.send(result); // else nobody waits for it any more
@@ -286,13 +294,17 @@ impl Driver {
                 }
                 let Some(link) = self.links.get(&id) else { return };
                 let (broker, link) = (link.broker.clone(), link.number);
+                let transactional_id = self.data_id();
                 self.push(async move {
                     failpoint::hit("to be produced");
-                    let result = broker.produce(Produce { timeout, batches }).await;
+                    let result =
+                        broker.produce(Produce { transactional_id, timeout, batches }).await;
                     failpoint::hit("produced");
                     Done::Produced { id, link, request, result }
                 });
             }
+            Action::AddPartitions { partitions } => self.coordinate(Step::Add(partitions)),
+            Action::EndTransaction => self.coordinate(Step::End),
             Action::Connect { broker } => self.connect(broker, false),
             Action::Metadata { topics } => {
                 let (candidates, options) = (self.candidates(), Arc::clone(&self.options));
@@ -333,6 +345,9 @@ impl Driver {
                 }
             }
             Done::Closed { id, link } => self.lost(id, link, "the broker closed the connection"),
+            Done::Coordinated { generation, broker, result } => {
+                self.coordinated(generation, broker, result);
+            }
             Done::Metadata(Ok(metadata)) => self.leaders(metadata),
             Done::Metadata(Err(error)) => {
                 if let Some(why) = self.judge(error) {
@@ -344,7 +359,7 @@ impl Driver {
                     self.machine.topic(&name, &topic);
                     let ours = ours.filter(|_| generation == self.generation);
                     let stored = ours.map(|ours| {
-                        self.machine.own(ours.identity, &ours.partitions);
+                        self.machine.own(ours.identities.data, &ours.partitions);
                         ours.taken.stored
                     });
                     Met { topic, stored }

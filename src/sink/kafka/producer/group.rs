@@ -19,7 +19,7 @@ use tracing::{debug, warn};
 
 use super::{
     ask::{self, Candidate},
-    claim::Ours,
+    claim::{Identities, Ours},
     note::Note,
     queue::Identity,
     taking::{Taker, fenced},
@@ -47,6 +47,8 @@ const PATIENCE: usize = 1000;
 /// Everything that goes by the transactional id once the topics are ours.
 pub(super) struct Group {
     taker: Taker,
+    identities: Identities,
+    /// Of the transactional id whose transactions have no data.
     identity: Identity,
     /// Those that get a note, by their ids.
     topics: BTreeMap<Arc<str>, Option<u128>>,
@@ -59,13 +61,14 @@ impl Group {
     /// After the topics were taken: `topics` are those that may be written to.
     pub(super) fn new(
         mut taker: Taker,
-        identity: Identity,
+        identities: Identities,
         usable: bool,
         topics: Vec<(Arc<str>, Option<u128>)>,
     ) -> Self {
         let topics = topics.into_iter().collect();
         taker.part();
-        Self { taker, identity, topics, last: None, usable }
+        let identity = identities.fences.first().map_or(identities.data, |(_, first)| *first);
+        Self { taker, identities, identity, topics, last: None, usable }
     }
 
     /// Whom to ask from now on.
@@ -75,7 +78,7 @@ impl Group {
 
     /// A topic that is met later: it is ours, and has a note before anything is written there.
     pub(super) async fn join(&mut self, topic: &Arc<str>) -> Result<Ours, Error> {
-        let ours = self.taker.join(self.identity, vec![Arc::clone(topic)]).await?;
+        let ours = self.taker.join(&self.identities, vec![Arc::clone(topic)]).await?;
         self.topics.extend(ours.ids.iter().cloned());
         if let Some((timeline, position)) = self.last {
             self.note(timeline, position).await?;

@@ -11,6 +11,7 @@ mod answers;
 mod cluster;
 mod intake;
 mod offsets;
+mod transaction;
 mod turn;
 
 use std::{
@@ -40,6 +41,8 @@ use crate::{
 };
 
 use offsets::Offsets;
+pub(super) use transaction::Failure as NotCoordinated;
+use transaction::{Counted, Transaction};
 pub(super) use turn::Action;
 
 /// Pauses of brokers and metadata begin here. A refused connection costs next to nothing.
@@ -103,6 +106,7 @@ struct Parcel {
     batch: Batch,
     parts: usize,
     base_offset: i64,
+    counted: Counted,
 }
 
 #[derive(Debug, Default)]
@@ -158,6 +162,8 @@ pub(super) struct Machine {
     brokers: BTreeMap<i32, Broker>,
     requests: HashMap<u64, Request>,
     parcels: HashMap<u64, Parcel>,
+    /// In transactional mode.
+    transaction: Option<Transaction>,
     metadata: Errand,
     metadata_at: Option<Instant>,
     /// Of parts, parcels and requests.
@@ -212,6 +218,7 @@ impl Machine {
             brokers: BTreeMap::new(),
             requests: HashMap::new(),
             parcels: HashMap::new(),
+            transaction: None,
             metadata: Errand::new(settings.longest_pause),
             metadata_at: None,
             last_name: 0,
@@ -246,14 +253,18 @@ impl Machine {
         self.requests.clear(); // what is answered to them counts for nothing
         self.brokers.values_mut().for_each(|broker| broker.requests = 0);
         self.parcels.clear();
+        self.transaction = None;
         self.deliveries.clear();
         (self.held, self.halt) = (0, None);
         self.troubles.forget_partitions(now);
     }
 
-    /// The doubt is over: what is stored was read back.
-    pub(super) const fn taken(&mut self) {
+    /// The doubt is over: what is stored was read back. From now on batches go in transactions of this
+    /// id, or without.
+    pub(super) fn taken(&mut self, transactional_id: Option<Arc<str>>) {
         self.in_doubt = false;
+        let longest_pause = self.settings.longest_pause;
+        self.transaction = transactional_id.map(|id| Transaction::new(id, longest_pause));
     }
 
     /// These partitions are ours, under this identity.
@@ -261,7 +272,7 @@ impl Machine {
         for (topic, number) in partitions {
             let place = self.place(topic, *number);
             if let Some(partition) = self.partitions.get_mut(place) {
-                partition.queue.own(identity);
+                partition.queue.own(identity, self.transaction.is_some());
                 partition.offsets = Offsets::default();
             }
             self.list(place);
@@ -271,6 +282,14 @@ impl Machine {
     /// Every topic that was looked up.
     pub(super) fn topic_names(&self) -> Vec<Arc<str>> {
         self.topics.keys().map(Arc::clone).collect()
+    }
+
+    /// Whether all of a topic's partitions are ours.
+    pub(super) fn owns(&self, name: &str) -> bool {
+        let Some(topic) = self.topics.get(name) else { return false };
+        let ours = |place: &usize| self.partitions.get(*place).is_some_and(|p| p.queue.is_ours());
+        let owned = topic.places.values().filter(|place| ours(place)).count();
+        topic.routed > 0 && owned >= topic.routed
     }
 
     /// Only reading the topics can tell what is stored.

@@ -186,6 +186,12 @@ impl Producer {
         let _ = self.commands.send(Command::Submit(batch));
     }
 
+    /// What was submitted until now becomes visible to `read_committed` consumers together, and what is
+    /// submitted next does not before it. Nothing if the topics were taken without transactions.
+    pub fn commit(&mut self) {
+        let _ = self.commands.send(Command::Commit); // as in [`Self::submit`]
+    }
+
     /// The next stored batch. Cancel-safe. Waits for ever while nothing is on its way.
     ///
     /// # Errors

@@ -78,6 +78,8 @@ pub(super) struct Queue {
     parts: VecDeque<Part>,
     /// `None`: the partition was not taken, and nothing may be sent to it.
     identity: Option<Identity>,
+    /// Whether batches are parts of transactions.
+    transactional: bool,
     next_sequence: i32,
     under_way: usize,
     /// A batch failed; those sent with it are still to be answered.
@@ -97,6 +99,7 @@ impl Queue {
         Self {
             parts: VecDeque::new(),
             identity: None,
+            transactional: false,
             next_sequence: 0,
             under_way: 0,
             stalled: false,
@@ -109,8 +112,9 @@ impl Queue {
     }
 
     /// The partition was taken: whoever wrote there before is shut out.
-    pub(super) const fn own(&mut self, identity: Identity) {
+    pub(super) const fn own(&mut self, identity: Identity, transactional: bool) {
         self.identity = Some(identity);
+        self.transactional = transactional;
     }
 
     /// Whether anything may be sent.
@@ -153,7 +157,7 @@ impl Queue {
 
     /// The next part, sealed and counted as under way. Only when [`Self::ready_at`] says so.
     pub(super) fn send(&mut self) -> Option<&Part> {
-        let identity = self.identity?;
+        let (identity, transactional) = (self.identity?, self.transactional);
         let part = self.parts.get_mut(self.under_way)?;
         debug_assert!(!part.under_way, "what is under way is not the front");
         let sequence = match part.sequence {
@@ -165,7 +169,7 @@ impl Queue {
             }
         };
         if !part.sealed {
-            part.seal(identity, sequence);
+            part.seal(identity, transactional, sequence);
         }
         part.under_way = true;
         self.under_way += 1;
@@ -280,8 +284,11 @@ impl Part {
     }
 
     /// No copy is made unless a request still holds the old bytes.
-    fn seal(&mut self, identity: Identity, sequence: i32) {
+    fn seal(&mut self, identity: Identity, transactional: bool, sequence: i32) {
         let bytes = Arc::make_mut(&mut self.bytes);
+        if transactional {
+            record_batch::make_transactional(bytes);
+        }
         record_batch::seal(bytes, identity.id, identity.epoch, sequence);
         self.sealed = true;
     }
@@ -301,7 +308,7 @@ mod tests {
 
     fn queue(batches: u64) -> Queue {
         let mut queue = Queue::new(LONGEST);
-        queue.own(Identity { id: 1, epoch: 0 });
+        queue.own(Identity { id: 1, epoch: 0 }, false);
         for id in 1..=batches {
             queue.push(id, id, 1, Arc::new(vec![0; 61]));
         }

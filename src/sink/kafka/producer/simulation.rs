@@ -1,8 +1,9 @@
 //! The machine against a simulated cluster that answers as real brokers were measured to, loses
 //! answers, carries out bytes of dead connections late, moves leaders, drops what was not
 //! replicated, and restarts with a short memory. Whenever the machine is in doubt the topics are taken
-//! anew, and the source sends again what is not stored.
+//! anew, and the source sends again what is not stored. With transactions or without.
 
+mod coordinator;
 mod log;
 
 use std::{
@@ -14,7 +15,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use self::log::{Log, STORED};
+use self::{
+    coordinator::{Coordinator, DATA},
+    log::{Log, STORED},
+};
 use super::{
     machine::{Action, Leaders, Machine, Settings},
     queue::Identity,
@@ -58,6 +62,14 @@ struct World {
     connected: Vec<i32>,
     metadata: bool,
     epoch: i16,
+    /// Under which the machine writes.
+    machine_epoch: i16,
+    /// With transactions.
+    coordinator: Option<Coordinator>,
+    /// What the source committed together.
+    groups: Vec<Vec<(Key, Range<u64>)>>,
+    /// Since the last commit something was submitted.
+    uncommitted: bool,
     /// The machine is in doubt.
     doubt: bool,
     batcher: Batcher,
@@ -71,7 +83,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, restarts: bool) -> Self {
+    fn new(seed: u64, restarts: bool, transactional: bool) -> Self {
         let settings = Settings {
             codec: Codec::None,
             longest_pause: Duration::from_secs(1),
@@ -114,6 +126,10 @@ impl World {
             connected: Vec::new(),
             metadata: false,
             epoch: 0,
+            machine_epoch: 0,
+            coordinator: transactional.then(Coordinator::default),
+            groups: Vec::new(),
+            uncommitted: false,
             doubt: false,
             batcher: Batcher::new(limits),
             ledger: Ledger::new(Lsn::ZERO),
@@ -132,26 +148,42 @@ impl World {
         self.doubt = false;
         self.epoch += 1;
         self.machine.give_up(self.now);
-        let identity = Identity { id: 1, epoch: self.epoch };
-        let mut missing = Vec::new();
-        for (key, log) in &mut self.logs {
-            log.fence(identity.id, identity.epoch);
-            let stored = log.values();
-            self.acked.insert(key.clone(), stored);
-            missing.push((key.clone(), stored..self.next_value.get(key).copied().unwrap_or(0)));
+        let mut identity = Identity { id: 1, epoch: self.epoch };
+        self.logs.values_mut().for_each(|log| log.fence(identity.id, identity.epoch));
+        if let Some(coordinator) = &mut self.coordinator {
+            identity = Identity { id: DATA, epoch: coordinator.init(&mut self.logs) };
+            self.logs.values_mut().for_each(|log| log.fence(identity.id, identity.epoch));
+        }
+        self.machine_epoch = identity.epoch;
+        self.acked.clear();
+        for (key, log) in &self.logs {
+            self.acked.insert(key.clone(), log.visible().len() as u64);
         }
         let partitions: Vec<_> = self.logs.keys().cloned().collect();
-        self.machine.taken();
+        self.machine.taken(self.coordinator.is_some().then(|| Arc::from("ours-tx")));
         self.machine.own(identity, &partitions);
         self.delivered = self.acked.values().sum();
-        for (key, mut values) in missing {
-            while !values.is_empty() {
-                let some = values.start..values.end.min(values.start + 13);
-                values.start = some.end;
-                let batch = self.records(&key, some);
-                self.machine.submit(batch);
+        self.check_groups();
+        self.send_again();
+    }
+
+    /// What is not stored, in the order of its commits.
+    fn send_again(&mut self) {
+        let stored = self.acked.clone();
+        for group in self.groups.clone() {
+            for (key, values) in group {
+                let values = values.start.max(stored[&key])..values.end;
+                if !values.is_empty() {
+                    let batch = self.records(&key, values);
+                    self.machine.submit(batch);
+                }
+            }
+            if self.random(3) == 0 {
+                self.machine.commit();
             }
         }
+        self.machine.commit();
+        self.uncommitted = false;
     }
 
     fn random(&mut self, below: u64) -> u64 {
@@ -175,14 +207,31 @@ impl World {
         self.logs.get_mut(&key).unwrap()
     }
 
-    fn batch(&mut self) -> Batch {
-        let key = self.some_key();
-        let more = 1 + self.random(13);
-        let next = self.next_value.entry(key.clone()).or_default();
-        let values = *next..*next + more;
-        *next = values.end;
-        self.submitted += more;
-        self.records(&key, values)
+    /// Submits what is committed together.
+    fn submit(&mut self) {
+        let count = if self.coordinator.is_some() { 1 + self.random(4) } else { 1 };
+        let mut group = Vec::new();
+        for _ in 0..count {
+            let key = self.some_key();
+            let more = 1 + self.random(13);
+            let next = self.next_value.entry(key.clone()).or_default();
+            let values = *next..*next + more;
+            *next = values.end;
+            self.submitted += more;
+            group.push((key.clone(), values.clone()));
+            let batch = self.records(&key, values);
+            self.machine.submit(batch);
+        }
+        self.groups.push(group);
+        self.uncommitted = true;
+        if self.random(2) == 0 {
+            self.commit();
+        }
+    }
+
+    fn commit(&mut self) {
+        self.machine.commit();
+        self.uncommitted = false;
     }
 
     fn records(&mut self, (topic, partition): &Key, values: Range<u64>) -> Batch {
@@ -221,6 +270,16 @@ impl World {
                     assert_eq!(keys.len(), batches.len(), "two batches of one partition");
                     self.queued.entry(broker).or_default().push_back(Sent { request, batches });
                 }
+                Action::AddPartitions { partitions } => {
+                    let coordinator = self.coordinator.as_mut().expect("only with transactions");
+                    coordinator.ask_to_add(self.machine_epoch, partitions);
+                }
+                Action::EndTransaction => {
+                    let under_way = self.queued.values().any(|queue| !queue.is_empty());
+                    assert!(!under_way && self.answers.is_empty(), "something is under way");
+                    let coordinator = self.coordinator.as_mut().expect("only with transactions");
+                    coordinator.ask_to_end(self.machine_epoch);
+                }
                 Action::Connect { broker } => self.connecting.push(broker),
                 Action::Metadata { .. } => self.metadata = true,
             }
@@ -231,8 +290,9 @@ impl World {
             let key = (Arc::clone(&batch.topic), batch.partition);
             let acked = self.acked.entry(key.clone()).or_default();
             *acked += u64::from(batch.records);
+            let commits = self.coordinator.as_ref().is_some_and(|it| it.commits(&key));
             assert!(
-                *acked <= self.logs[&key].replicated_values(),
+                *acked <= self.logs[&key].stored(commits),
                 "{key:?}: not stored, yet delivered"
             );
         }
@@ -246,6 +306,8 @@ impl World {
             || !self.answers.is_empty()
             || self.metadata
             || self.doubt
+            || self.uncommitted
+            || self.coordinator.as_ref().is_some_and(Coordinator::is_asked)
             || self.queued.values().any(|queue| !queue.is_empty());
         assert!(waits || self.delivered == self.submitted, "hangs");
     }
@@ -253,8 +315,10 @@ impl World {
     fn carry_out(&mut self, broker: i32, sent: &Sent) -> Vec<PartitionProduced> {
         let limit = self.limit;
         let answer = |batch: &PartitionRecords| {
-            let log = self.logs.get_mut(&(Arc::clone(&batch.topic), batch.partition)).unwrap();
-            let code = log.append(broker, &batch.records, limit);
+            let key = (Arc::clone(&batch.topic), batch.partition);
+            let admits = self.coordinator.as_ref().is_some_and(|it| it.admits(&key));
+            let log = self.logs.get_mut(&key).unwrap();
+            let code = log.append(broker, &batch.records, limit, admits);
             PartitionProduced {
                 topic: Arc::clone(&batch.topic),
                 partition: batch.partition,
@@ -348,11 +412,13 @@ impl World {
 
     fn step(&mut self) {
         let broker = i32::try_from(self.random(3)).unwrap();
+        if self.coordinator.is_some() && self.random(3) == 0 {
+            self.coordinate();
+            self.check_groups();
+            return self.turn();
+        }
         match self.random(100) {
-            0..20 => {
-                let batch = self.batch();
-                self.machine.submit(batch);
-            }
+            0..20 => self.submit(),
             20..45 => self.process(broker),
             45..70 => self.answer(),
             70..74 => self.tell_leaders(),
@@ -384,9 +450,11 @@ impl World {
             (log.too_few_replicas, log.slow_replicas) = (false, false);
             log.leader = log.leader.or(Some(0));
         }
+        self.commit();
         for _ in 0..3000 {
             (0..BROKERS).for_each(|broker| self.process(broker));
             self.answer();
+            self.coordinate_well();
             self.tell_leaders();
             self.connect(true);
             if self.doubt {
@@ -407,7 +475,7 @@ impl World {
         for (key, log) in &self.logs {
             let entries: Vec<_> =
                 log.entries.iter().map(|e| (e.id, e.epoch, e.first, e.last)).collect();
-            let values: Vec<u64> = log.entries.iter().flat_map(|e| e.values.clone()).collect();
+            let values = log.visible();
             let count = self.next_value.get(key).copied().unwrap_or_default();
             let mut previous = None;
             for &value in &values {
@@ -426,7 +494,7 @@ proptest::proptest! {
     /// Brokers that remember: nothing is lost, nothing is twice, all is in order.
     #[test]
     fn stores_everything_once_and_in_order(seed: u64, steps in 1..1500_usize) {
-        let mut world = World::new(seed, false);
+        let mut world = World::new(seed, false, false);
         (0..steps).for_each(|_| world.step());
         world.settle();
         world.check();
@@ -435,7 +503,20 @@ proptest::proptest! {
     /// A restarted broker knows only the last batch: what came of the others must be read back.
     #[test]
     fn stores_everything_once_and_in_order_when_brokers_forget(seed: u64, steps in 1..1500_usize) {
-        let mut world = World::new(seed, true);
+        let mut world = World::new(seed, true, false);
+        (0..steps).for_each(|_| world.step());
+        world.settle();
+        world.check();
+    }
+
+    /// The same, and what is committed together is seen together, at every step.
+    #[test]
+    fn in_transactions_everything_is_seen_once_in_order_and_whole(
+        seed: u64,
+        restarts: bool,
+        steps in 1..1500_usize,
+    ) {
+        let mut world = World::new(seed, restarts, true);
         (0..steps).for_each(|_| world.step());
         world.settle();
         world.check();

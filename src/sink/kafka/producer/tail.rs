@@ -1,7 +1,7 @@
-//! One partition's end, read back: from its marker to the first record of ours that is confirmed.
+//! One partition's end, read back: from its markers to the first record of ours that is confirmed.
 //!
 //! Plain code: it says from which offset to fetch, and is fed what came. First forward, from an
-//! offset that is before the marker, as something may have been appended until the marker shut it
+//! offset that is before the markers, as something may have been appended until a marker shut it
 //! out; then backwards in growing steps, as Kafka reads only forward.
 //!
 //! **Must stay true.** A name goes into the set only if its record is stored and visible: below the
@@ -11,7 +11,7 @@
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -35,7 +35,8 @@ const PATIENCE: u32 = 50;
 /// What all partitions have in common.
 #[derive(Debug)]
 pub(super) struct Sight {
-    pub(super) identity: Identity,
+    /// Whose markers are to be there: nobody that they shut out can append anything behind them.
+    pub(super) fences: Vec<Identity>,
     pub(super) wanted: Option<ReadBack>,
     pub(super) stored: Stored,
     pub(super) bytes: u64,
@@ -46,7 +47,7 @@ pub(super) struct Sight {
 /// Where the reading of one partition is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Phase {
-    /// To the marker.
+    /// To the last of the markers.
     Forward,
     /// Over offsets from `start` to before `end`.
     Back {
@@ -65,6 +66,8 @@ pub(super) struct Tail {
     pub(super) leader: i32,
     /// From where it was read forward.
     low: i64,
+    /// Markers that came, by their place in [`Sight::fences`].
+    came: BTreeSet<usize>,
     cursor: i64,
     phase: Phase,
     /// A record of ours that is confirmed was met.
@@ -96,6 +99,7 @@ impl Tail {
             partition,
             leader,
             low,
+            came: BTreeSet::new(),
             cursor: low,
             phase: Phase::Forward,
             met: false,
@@ -175,11 +179,13 @@ impl Tail {
             self.thinned |= entry.base_offset > first || span >= i64::from(entry.records);
             self.take(sight, &entry, log_start);
             self.cursor = entry.last_offset + 1;
-            let mine =
-                entry.producer_id == sight.identity.id && entry.epoch == sight.identity.epoch;
-            if self.phase == Phase::Forward && mine && entry.marker.is_some() {
-                self.step_back(sight, log_start);
-                return Ok(());
+            if self.phase == Phase::Forward && entry.marker.is_some() {
+                let of = Identity { id: entry.producer_id, epoch: entry.epoch };
+                self.came.extend(sight.fences.iter().position(|&fence| fence == of));
+                if self.came.len() == sight.fences.len() {
+                    self.step_back(sight, log_start);
+                    return Ok(());
+                }
             }
         }
         // Entries older than the record batch were stepped over.

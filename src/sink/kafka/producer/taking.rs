@@ -1,6 +1,8 @@
 //! Makes partitions ours: whoever wrote there before is shut out, and what is stored is read back.
 //!
-//! 1. `InitProducerId` of our transactional id: the same producer id as ever, under a higher epoch.
+//! 1. `InitProducerId` of our transactional id: the same producer id as ever, under a higher epoch. And
+//!    of the one whose transactions have data, so that whoever was here before is shut out in whichever
+//!    mode it was: its open transaction is over then.
 //! 2. A transaction without data over all partitions, aborted. It leaves a marker of that epoch in
 //!    each, which no consumer sees. Once it stands below the high watermark nothing of an older epoch
 //!    can be appended there, be it the late bytes of a dead process or a frozen one's.
@@ -26,11 +28,11 @@ use tracing::{debug, info, warn};
 mod fence;
 mod look;
 
-pub(super) use fence::fenced;
+pub(super) use fence::{add_partitions, end_transaction, fenced};
 
 use super::{
     ask::{self, Candidate, Random, chain},
-    claim::{Claim, Ours, Read, Taken},
+    claim::{Claim, Identities, Ours, Read, Taken},
     note::{Found, Kept, Note, Unsure},
     queue::Identity,
 };
@@ -64,7 +66,8 @@ pub(super) struct Taker {
     pub(super) candidates: Vec<Candidate>,
     /// Connections, by broker.
     pub(super) links: BTreeMap<i32, Broker>,
-    coordinator: Option<Broker>,
+    /// By transactional id.
+    coordinators: BTreeMap<Arc<str>, Broker>,
     /// Of the group.
     pub(super) groups: Option<Broker>,
     /// Whether it was said that the group cannot be used.
@@ -80,46 +83,38 @@ impl Taker {
         links: BTreeMap<i32, Broker>,
         said: Arc<AtomicBool>,
     ) -> Self {
-        let (coordinator, groups, random) = (None, None, Random::new());
-        Self { options, claim, candidates, links, coordinator, groups, said, random }
+        Self {
+            options,
+            claim,
+            candidates,
+            links,
+            coordinators: BTreeMap::new(),
+            groups: None,
+            said,
+            random: Random::new(),
+        }
     }
 
     /// Connections of its own from now on, where nothing waits behind batches.
     pub(super) fn part(&mut self) {
         self.links.clear();
-        (self.coordinator, self.groups) = (None, None);
+        self.coordinators.clear();
+        self.groups = None;
     }
 
     /// Everything, from a new epoch on.
     pub(super) async fn take(&mut self, topics: Vec<Arc<str>>) -> Result<Ours, Error> {
-        let Some(id) = self.claim.transactional_id.clone() else {
+        let Some((id, identities)) = self.identities().await? else {
             return self.plain(&topics).await;
         };
-        let mut pauses = self.pauses();
-        let identity = loop {
-            match self.init(&id).await {
-                Ok(identity) => break identity,
-                Err(error)
-                    if error.code() == Some(codes::TRANSACTIONAL_ID_AUTHORIZATION_FAILED) =>
-                {
-                    warn!("rows may be repeated after a crash, as nobody can be shut out: {error}");
-                    return self.plain(&topics).await;
-                }
-                Err(error) => {
-                    self.again(&mut pauses, error, "no producer id of our own yet").await?
-                }
-            }
-        };
-        debug!(producer_id = identity.id, epoch = identity.epoch, "a new epoch is ours");
-        failpoint::hit("epoch");
         let kept = self.kept(&id).await?.map(notes);
-        let mut ours = self.join(identity, topics.clone()).await?;
+        let mut ours = self.join(&identities, topics.clone()).await?;
         // Where we wrote before, and may not from now on.
         let mut others: BTreeSet<_> = kept.iter().flatten().map(|one| &one.topic).collect();
         others.retain(|topic| !topics.contains(topic));
         let mut ids = ours.ids.clone();
         if !others.is_empty() {
-            match self.join(identity, others.into_iter().cloned().collect()).await {
+            match self.join(&identities, others.into_iter().cloned().collect()).await {
                 Ok(theirs) => {
                     ids.extend(theirs.ids);
                     ours.taken.add(theirs.taken);
@@ -143,19 +138,70 @@ impl Taker {
         Ok(ours)
     }
 
+    /// Higher epochs than anybody had before, and the id of the first. `None`: nobody can be shut out.
+    async fn identities(&mut self) -> Result<Option<(Arc<str>, Identities)>, Error> {
+        let claim = Arc::clone(&self.claim);
+        let (Some(id), Some(data_id)) = (claim.transactional_id.clone(), claim.data_id()) else {
+            return Ok(None);
+        };
+        let transactional = claim.transaction_timeout.is_some();
+        let identity = match self.next_epoch(&id, TRANSACTION_TIMEOUT).await {
+            Err(error) if not_allowed(&error) && !transactional => {
+                // The command goes on where the error ends.
+                warn!(
+                    "rows may be repeated after a crash, as nobody can be shut out: {error} \
+                     --transactional-id {data_id}"
+                );
+                return Ok(None);
+            }
+            Err(error) => return Err(with(error, &data_id)),
+            Ok(identity) => identity,
+        };
+        let mut fences = vec![(Arc::clone(&id), identity)];
+        let timeout = claim.transaction_timeout.unwrap_or(TRANSACTION_TIMEOUT);
+        match self.next_epoch(&data_id, timeout).await {
+            Ok(identity) => fences.push((data_id, identity)),
+            Err(error) if not_allowed(&error) && !transactional => warn!(
+                "an instance with kafka.delivery = \"transactional\" would not be shut out: {error}"
+            ),
+            Err(error) => return Err(error),
+        }
+        let last = fences.last().map_or(identity, |(_, last)| *last);
+        let data = if transactional { last } else { identity };
+        Ok(Some((id, Identities { data, fences })))
+    }
+
+    /// A higher epoch of a transactional id. Whatever was open under it is over then.
+    async fn next_epoch(&mut self, id: &Arc<str>, timeout: Duration) -> Result<Identity, Error> {
+        let mut pauses = self.pauses();
+        loop {
+            match self.init(id, timeout).await {
+                Ok(identity) => {
+                    let Identity { id: producer_id, epoch } = identity;
+                    debug!(transactional_id = &**id, producer_id, epoch, "a new epoch is ours");
+                    failpoint::hit("epoch");
+                    return Ok(identity);
+                }
+                Err(error) => {
+                    self.again(&mut pauses, error, "no producer id of our own yet").await?
+                }
+            }
+        }
+    }
+
     /// The same for topics that are met later, in the epoch that is ours already.
     pub(super) async fn join(
         &mut self,
-        identity: Identity,
+        identities: &Identities,
         topics: Vec<Arc<str>>,
     ) -> Result<Ours, Error> {
-        let Some(id) = self.claim.transactional_id.clone() else {
+        if identities.fences.is_empty() {
             let partitions = self.partitions(&topics).await?;
-            return Ok(self.unread(identity, partitions));
-        };
+            return Ok(self.unread(identities.clone(), partitions));
+        }
         let (begin, mut pauses) = (Instant::now(), self.pauses());
         let ours = loop {
-            match self.fence(&id, identity, &topics).await {
+            match self.fence(identities, &topics).await {
                 Ok(ours) => break ours,
                 Err(error) => {
                     self.again(&mut pauses, error, "the topics cannot be taken yet").await?
@@ -186,7 +232,10 @@ impl Taker {
         let mut pauses = self.pauses();
         loop {
             match self.plain_identity(topics).await {
-                Ok((identity, partitions)) => return Ok(self.unread(identity, partitions)),
+                Ok((data, partitions)) => {
+                    let identities = Identities { data, fences: Vec::new() };
+                    return Ok(self.unread(identities, partitions));
+                }
                 Err(error) => self.again(&mut pauses, error, "no producer id yet").await?,
             }
         }
@@ -201,12 +250,12 @@ impl Taker {
         Ok((Identity { id, epoch }, self.partitions(topics).await?))
     }
 
-    fn unread(&self, identity: Identity, partitions: Vec<(Arc<str>, i32)>) -> Ours {
+    fn unread(&self, identities: Identities, partitions: Vec<(Arc<str>, i32)>) -> Ours {
         let read = Read { partitions: partitions.len(), ..Read::default() };
-        let unsure = Some(Unsure::NotRead);
-        let found = Found { producer: identity.id, unsure, ..Found::default() };
+        let producer = identities.fences.first().map_or(identities.data.id, |(_, first)| first.id);
+        let found = Found { producer, unsure: Some(Unsure::NotRead), ..Found::default() };
         let taken = Taken { stored: self.empty(), read, found };
-        Ours { identity, partitions, ids: Vec::new(), taken }
+        Ours { identities, partitions, ids: Vec::new(), taken }
     }
 
     fn empty(&self) -> Stored {
@@ -237,30 +286,32 @@ impl Taker {
             debug!("{what}, trying on: {}", chain(&error));
         }
         if error.code() != Some(codes::CONCURRENT_TRANSACTIONS) {
-            (self.coordinator, self.groups) = (None, None);
+            self.coordinators.clear();
+            self.groups = None;
             self.links.retain(|_, link| !link.is_closed());
         }
         sleep(pause).await;
         Ok(())
     }
 
-    async fn init(&mut self, id: &Arc<str>) -> Result<Identity, Error> {
+    async fn init(&mut self, id: &Arc<str>, timeout: Duration) -> Result<Identity, Error> {
         let broker = self.coordinator(id).await?;
         let transactional_id = Some(id.to_string());
-        let request = InitProducerId { transactional_id, timeout: TRANSACTION_TIMEOUT };
+        let request = InitProducerId { transactional_id, timeout };
         let (id, epoch) = broker.init_producer_id(request).await?;
         Ok(Identity { id, epoch })
     }
 
     pub(super) async fn coordinator(&mut self, id: &Arc<str>) -> Result<Broker, Error> {
-        if let Some(broker) = self.coordinator.as_ref().filter(|broker| !broker.is_closed()) {
+        if let Some(broker) = self.coordinators.get(id).filter(|broker| !broker.is_closed()) {
             return Ok(broker.clone());
         }
         let question =
             async |broker: Broker| broker.find_coordinator(CoordinatorOf::Transaction, id).await;
         let node = ask::any(self.candidates.clone(), &self.options, question).await?;
         let broker = self.link(&node).await?;
-        Ok(self.coordinator.insert(broker).clone())
+        self.coordinators.insert(Arc::clone(id), broker.clone());
+        Ok(broker)
     }
 
     pub(super) async fn link(&mut self, node: &Node) -> Result<Broker, Error> {
@@ -294,4 +345,18 @@ fn notes(offsets: Vec<FetchedOffset>) -> Vec<Kept> {
         Some(Kept { topic: one.topic, note, gone: false })
     };
     offsets.into_iter().filter_map(kept).collect()
+}
+
+fn not_allowed(error: &Error) -> bool {
+    error.code() == Some(codes::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
+}
+
+/// The right to the other transactional id is missing too, or will be.
+fn with(error: Error, other: &str) -> Error {
+    match error {
+        Error::Refused(refusal) if not_allowed(&Error::Refused(refusal.clone())) => {
+            Error::NotAllowed { refusal, other: other.to_owned() }
+        }
+        error => error,
+    }
 }

@@ -180,7 +180,13 @@ async fn take(producer: &mut Producer) {
 
 async fn take_for(producer: &mut Producer, timeout: Duration) {
     let lease = Lease::new(timeout);
-    let claim = Claim { transactional_id: None, source: None, read_back: None, lease };
+    let claim = Claim {
+        transactional_id: None,
+        transaction_timeout: None,
+        source: None,
+        read_back: None,
+        lease,
+    };
     producer.take(claim).await.unwrap();
 }
 

@@ -17,6 +17,8 @@ pub(super) enum What {
     Partition(usize),
     /// The cluster's metadata.
     Metadata,
+    /// Of transactions.
+    Coordinator,
 }
 
 /// How long nothing must be in trouble until it is over: a broker that has just come back answers, for

@@ -9,6 +9,8 @@ use super::{Call, Malformed, Reader, Writer, by_topic};
 /// Batches for several partitions of one broker, `acks=all`.
 #[derive(Clone, Debug)]
 pub struct Produce {
+    /// Whose transaction the batches are part of, if they are.
+    pub transactional_id: Option<Arc<str>>,
     /// How long the broker may wait for the other replicas.
     pub timeout: Duration,
     /// At most one batch a partition.
@@ -72,7 +74,7 @@ impl Call for Produce {
     }
 
     fn write(&self, writer: &mut Writer<'_>, _: i16) {
-        writer.nullable_string(None); // transactional id
+        writer.nullable_string(self.transactional_id.as_deref());
         writer.i16(ALL);
         writer.millis(self.timeout);
         by_topic::write(

@@ -281,7 +281,7 @@ fn one_request_carries_a_topic_once_with_all_its_partitions() {
         records: std::sync::Arc::new(b"records".to_vec()),
     };
     let batches = vec![one("b", 1), one("a", 0), one("b", 0)];
-    let produce = Produce { timeout: Duration::from_secs(30), batches };
+    let produce = Produce { transactional_id: None, timeout: Duration::from_secs(30), batches };
     let mut buffer = Vec::new();
     produce.write(&mut Writer::new(&mut buffer, true), 9);
     assert!(buffer.len() <= produce.size());

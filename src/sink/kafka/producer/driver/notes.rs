@@ -8,17 +8,13 @@ use super::{Done, Driver};
 use crate::{
     lsn::Lsn,
     sink::kafka::{
-        Options,
         error::Error,
         producer::{
-            ask::{self, Candidate},
-            claim::{Claim, Ours},
+            claim::{Claim, Identities},
             group::Group,
             note::Found,
-            queue::Identity,
             taking::Taker,
         },
-        topics::Topic,
     },
 };
 
@@ -27,11 +23,11 @@ pub(super) type Shared = Arc<Mutex<Group>>;
 
 pub(super) fn shared(
     taker: Taker,
-    identity: Identity,
+    identities: Identities,
     usable: bool,
     topics: Vec<(Arc<str>, Option<u128>)>,
 ) -> Shared {
-    Arc::new(Mutex::new(Group::new(taker, identity, usable, topics)))
+    Arc::new(Mutex::new(Group::new(taker, identities, usable, topics)))
 }
 
 impl Driver {
@@ -70,19 +66,4 @@ impl Driver {
             Done::Noted
         });
     }
-}
-
-/// Looks a topic up, and takes it if the others are ours.
-pub(super) async fn meet(
-    candidates: Vec<Candidate>,
-    options: &Options,
-    name: &str,
-    group: Option<Shared>,
-) -> Result<(Topic, Option<Ours>), Error> {
-    let topic = ask::topic(candidates.clone(), options, name).await?;
-    let Some(group) = group else { return Ok((topic, None)) };
-    let mut group = group.lock().await;
-    group.ask(candidates);
-    let ours = group.join(&Arc::from(name)).await?;
-    Ok((topic, Some(ours)))
 }

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Failure, Machine, Parcel, Part, PartitionProduced, Produced, What};
+use super::{
+    Failure, Machine, Parcel, Part, PartitionProduced, Produced, What, transaction::Counted,
+};
 use crate::{
     metrics,
     sink::{
@@ -101,7 +103,7 @@ impl Machine {
             code: answer.code,
             topic: Some(answer.topic.to_string()),
             partition: Some(answer.partition),
-            transactional_id: None,
+            transactional_id: self.transaction.as_ref().map(|it| it.id.to_string()),
             group: None,
             message: answer.message.or(reason).filter(|text| !text.is_empty()),
         };
@@ -157,20 +159,32 @@ impl Machine {
     /// One part of a parcel less is on its way.
     fn unpack(&mut self, part: Part, base_offset: i64) {
         self.held -= part.bytes.len();
-        metrics::batch_stored(u64::from(part.records), part.bytes.len() as u64);
         let Some(parcel) = self.parcels.get_mut(&part.parcel) else { return };
         parcel.parts -= 1;
+        parcel.counted.batches += 1;
+        parcel.counted.bytes += part.bytes.len() as u64;
         if base_offset >= 0 {
             parcel.base_offset = parcel.base_offset.min(base_offset);
         }
         if parcel.parts > 0 {
             return;
         }
-        if let Some(Parcel { mut batch, base_offset, .. }) = self.parcels.remove(&part.parcel) {
-            batch.bytes = Arc::unwrap_or_clone(part.bytes);
-            let base_offset = if base_offset == i64::MAX { -1 } else { base_offset };
-            self.deliveries.push(Delivery { batch, base_offset });
+        let Some(parcel) = self.parcels.remove(&part.parcel) else { return };
+        let Parcel { mut batch, base_offset, counted, .. } = parcel;
+        batch.bytes = Arc::unwrap_or_clone(part.bytes);
+        let base_offset = if base_offset == i64::MAX { -1 } else { base_offset };
+        let delivery = Delivery { batch, base_offset };
+        match &mut self.transaction {
+            Some(transaction) => transaction.keep(delivery, counted),
+            None => self.delivered(delivery, counted),
         }
+    }
+
+    /// It is stored for good.
+    pub(super) fn delivered(&mut self, delivery: Delivery, counted: Counted) {
+        let Counted { batches, bytes } = counted;
+        metrics::batches_stored(batches, u64::from(delivery.batch.records), bytes);
+        self.deliveries.push(delivery);
     }
 
     pub(super) fn fail(

@@ -4,11 +4,20 @@ use std::sync::Arc;
 
 use tracing::debug;
 
-use super::{Machine, Parcel};
+use super::{Counted, Machine, Parcel};
 use crate::{
     batch::{Batch, Codec, compress, record_batch},
     sink::kafka::error::Error,
 };
+
+/// A batch that was submitted, as it is to be sent.
+#[derive(Debug)]
+pub(super) struct Ready {
+    place: usize,
+    batch: Batch,
+    /// Each with its number of records.
+    pieces: Vec<(u32, Vec<u8>)>,
+}
 
 impl Machine {
     /// Takes a batch. One that is over its topic's limit goes in parts.
@@ -24,16 +33,29 @@ impl Machine {
             Ok(pieces) => pieces,
             Err(bytes) => return self.too_large(place, bytes),
         };
+        self.held += pieces.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        let mut ready = Some(Ready { place, batch, pieces });
+        if let Some(transaction) = &mut self.transaction {
+            ready = ready.and_then(|ready| transaction.defer(ready));
+        }
+        if let Some(ready) = ready {
+            self.enqueue(ready);
+        }
+    }
+
+    /// Puts a batch into its partition's queue.
+    pub(super) fn enqueue(&mut self, ready: Ready) {
+        let Ready { place, batch, pieces } = ready;
         let parcel = self.name();
         let parts = pieces.len();
         for (records, bytes) in pieces {
-            self.held += bytes.len();
             let id = self.name();
             if let Some(partition) = self.partitions.get_mut(place) {
                 partition.queue.push(id, parcel, records, Arc::new(bytes));
             }
         }
-        self.parcels.insert(parcel, Parcel { batch, parts, base_offset: i64::MAX });
+        let (base_offset, counted) = (i64::MAX, Counted::default());
+        self.parcels.insert(parcel, Parcel { batch, parts, base_offset, counted });
         self.list(place);
     }
 

@@ -23,6 +23,11 @@ impl Offsets {
         let ours = next.saturating_add(i64::from(unanswered));
         u64::try_from(base.saturating_sub(ours)).unwrap_or(0)
     }
+
+    /// The transaction of what is stored there ends with a marker of ours.
+    pub(super) fn marked(&mut self) {
+        self.next = self.next.map(|next| next.saturating_add(1));
+    }
 }
 
 #[cfg(test)]
@@ -41,5 +46,9 @@ mod tests {
         assert_eq!(offsets.stored(143, 1, 10), 1);
         assert_eq!(offsets.stored(-1, 7, 0), 0);
         assert_eq!(offsets.stored(170, 1, 0), 0);
+        offsets.marked();
+        assert_eq!(offsets.stored(172, 1, 0), 0);
+        offsets.marked();
+        assert_eq!(offsets.stored(175, 1, 0), 1);
     }
 }

@@ -19,6 +19,10 @@ const REQUEST_BYTES: usize = 4 << 20;
 pub(in super::super) enum Action {
     /// Send this over the broker's connection.
     Produce { broker: i32, request: u64, batches: Vec<PartitionRecords> },
+    /// Add these to the open transaction, which begins with the first of them.
+    AddPartitions { partitions: Vec<(Arc<str>, i32)> },
+    /// Commit it.
+    EndTransaction,
     /// Make a connection.
     Connect { broker: i32 },
     /// Ask who leads the partitions of these topics.
@@ -41,7 +45,7 @@ struct Open {
 }
 
 impl Turn {
-    fn wake_at(&mut self, at: Instant) {
+    pub(super) fn wake_at(&mut self, at: Instant) {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 }
@@ -52,6 +56,9 @@ impl Machine {
         let mut turn = Turn::default();
         self.split_all();
         while !self.in_doubt && self.round(&mut turn, now) {}
+        if !self.in_doubt {
+            self.transact(&mut turn, now);
+        }
         self.errands(&mut turn, now);
         turn
     }
@@ -102,6 +109,9 @@ impl Machine {
             }
             Some(_) => {}
             None => return false,
+        }
+        if self.transaction.as_mut().is_some_and(|transaction| !transaction.admits(place)) {
+            return false;
         }
         let Some(leader) = partition.leader else {
             self.metadata.wanted = true;

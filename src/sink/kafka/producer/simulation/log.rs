@@ -2,9 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use super::coordinator::DATA;
+
 pub(super) const STORED: i16 = 0;
 const TIMED_OUT: i16 = 7;
 const OUT_OF_ORDER: i16 = 45;
+const NOT_IN_TRANSACTION: i16 = 48;
 
 /// A batch in a partition's log.
 #[derive(Clone)]
@@ -14,6 +17,9 @@ pub(super) struct Entry {
     pub(super) first: i32,
     pub(super) last: i32,
     pub(super) values: Vec<u64>,
+    pub(super) transactional: bool,
+    /// The end of a transaction: whether it was committed.
+    pub(super) marker: Option<bool>,
 }
 
 /// What a leader remembers of a producer: its epoch, and the sequence ranges of its last batches.
@@ -37,7 +43,8 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn append(&mut self, broker: i32, bytes: &[u8], limit: usize) -> i16 {
+    /// `admits`: the coordinator has this partition in the open transaction.
+    pub(super) fn append(&mut self, broker: i32, bytes: &[u8], limit: usize, admits: bool) -> i16 {
         if self.leader != Some(broker) {
             return 6;
         }
@@ -59,6 +66,9 @@ impl Log {
                 _ => {}
             }
         }
+        if entry.transactional && !admits {
+            return NOT_IN_TRANSACTION;
+        }
         remember(&mut self.memory, &entry, 5);
         self.entries.push(entry);
         self.acknowledge()
@@ -66,20 +76,43 @@ impl Log {
 
     /// A marker of this epoch, which all replicas have: nothing of an older one is taken any more.
     pub(super) fn fence(&mut self, id: i64, epoch: i16) {
-        let marker = Entry { id, epoch, first: -1, last: -1, values: Vec::new() };
+        self.mark(id, epoch, false);
+    }
+
+    /// The end of a producer's transaction, which all replicas have.
+    pub(super) fn mark(&mut self, id: i64, epoch: i16, commit: bool) {
+        let (values, marker) = (Vec::new(), Some(commit));
+        let marker = Entry { id, epoch, first: -1, last: -1, values, transactional: true, marker };
         remember(&mut self.memory, &marker, 5);
         self.entries.push(marker);
         self.replicated = self.entries.len();
     }
 
-    /// How many values it holds.
-    pub(super) fn values(&self) -> u64 {
-        self.entries.iter().map(|entry| entry.values.len() as u64).sum()
+    /// The values that a consumer sees: all that are not in a transaction, and those of committed ones.
+    pub(super) fn visible(&self) -> Vec<u64> {
+        self.seen(self.entries.len(), false)
     }
 
-    /// Of those that all replicas have.
-    pub(super) fn replicated_values(&self) -> u64 {
-        self.entries.iter().take(self.replicated).map(|entry| entry.values.len() as u64).sum()
+    /// The same of what all replicas have; `commits`: what is open is as good as committed.
+    pub(super) fn stored(&self, commits: bool) -> u64 {
+        self.seen(self.replicated, commits).len() as u64
+    }
+
+    fn seen(&self, most: usize, commits: bool) -> Vec<u64> {
+        let (mut all, mut open) = (Vec::new(), Vec::new());
+        for entry in self.entries.iter().take(most) {
+            match entry.marker {
+                Some(true) => all.append(&mut open),
+                Some(false) if entry.id == DATA => open.clear(),
+                Some(false) => {}
+                None if entry.transactional => open.extend(&entry.values),
+                None => all.extend(&entry.values),
+            }
+        }
+        if commits {
+            all.append(&mut open);
+        }
+        all
     }
 
     pub(super) fn acknowledge(&mut self) -> i16 {
@@ -104,8 +137,8 @@ fn remember(memory: &mut HashMap<i64, Memory>, entry: &Entry, ranges: usize) {
     if known.epoch != entry.epoch {
         *known = Memory { epoch: entry.epoch, ranges: VecDeque::new() };
     }
-    if entry.values.is_empty() {
-        return; // a marker
+    if entry.marker.is_some() {
+        return;
     }
     known.ranges.push_back((entry.first, entry.last));
     if known.ranges.len() > ranges {
@@ -137,5 +170,7 @@ fn entry(bytes: &[u8]) -> Entry {
         first,
         last: i32::try_from(last).unwrap(),
         values,
+        transactional: bytes[22] & 0x10 != 0,
+        marker: None,
     }
 }

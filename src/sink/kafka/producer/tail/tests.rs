@@ -13,6 +13,8 @@ const SOURCE: u64 = 7;
 const COMMITS: u64 = 24;
 const INDEXES: u32 = 4;
 const OURS: Identity = Identity { id: 4000, epoch: 9 };
+/// Of our transactions.
+const DATA: Identity = Identity { id: 4001, epoch: 5 };
 
 /// How a broker serves the log.
 #[derive(Clone, Debug)]
@@ -28,7 +30,7 @@ fn sight(from: u64, max_bytes: u64) -> Sight {
     let wanted =
         Some(ReadBack { source: SOURCE, from: Lsn::new(from), max_bytes, memory: 1 << 20 });
     Sight {
-        identity: OURS,
+        fences: vec![OURS],
         wanted,
         stored: Stored::new(SOURCE, 10_000),
         bytes: 0,
@@ -66,7 +68,7 @@ fn names(commits: std::ops::Range<u64>) -> impl Strategy<Value = Vec<(u64, u32)>
 
 fn pieces(commits: std::ops::Range<u64>, most: usize) -> impl Strategy<Value = Vec<Piece>> {
     let marker = prop_oneof![Just(Marker::Commit), Just(Marker::Abort)];
-    let producer = prop_oneof![Just(1_i64), Just(2), Just(OURS.id)];
+    let producer = prop_oneof![Just(1_i64), Just(2), Just(OURS.id), Just(DATA.id)];
     let (one, other) = (names(commits.clone()), names(commits.clone()));
     let piece = prop_oneof![
         4 => (one, codecs())
@@ -90,6 +92,8 @@ proptest! {
         old in pieces(0..COMMITS / 2, 30),
         new in pieces(0..COMMITS, 40),
         late in pieces(COMMITS / 2..COMMITS, 5),
+        between in pieces(COMMITS / 2..COMMITS, 5),
+        both in any::<bool>(),
         after in pieces(0..COMMITS, 4),
         from in 0..COMMITS,
         start in any::<prop::sample::Index>(),
@@ -102,11 +106,16 @@ proptest! {
         let low = log.end;
         late.iter().for_each(|piece| log.push(piece));
         log.marker(OURS.id, OURS.epoch, Marker::Abort);
+        if both {
+            between.iter().for_each(|piece| log.push(piece));
+            log.marker(DATA.id, DATA.epoch, Marker::Abort);
+        }
         // Anywhere in the front half, also in the middle of a batch.
         let log_start = start.index(low as usize / 2 + 1) as i64;
         let (must, may) = log.naive(from, log_start);
         after.iter().for_each(|piece| log.push(piece));
         let mut sight = sight(from, most);
+        sight.fences.extend(both.then_some(DATA));
         let tail = read(&log, low, &mut sight, &Served { max_bytes, log_start, starved });
         prop_assert!(most != u64::MAX || !tail.cut);
         for commit in 0..COMMITS {

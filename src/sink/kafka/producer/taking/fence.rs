@@ -7,7 +7,7 @@ use tracing::warn;
 
 use super::{
     super::{
-        claim::{Ours, Read, Taken},
+        claim::{Identities, Ours, Read, Taken},
         note::Found,
         queue::Identity,
         tail::{Sight, Tail},
@@ -40,26 +40,36 @@ impl Taker {
     /// Steps 2 and 3.
     pub(super) async fn fence(
         &mut self,
-        id: &Arc<str>,
-        identity: Identity,
+        identities: &Identities,
         topics: &[Arc<str>],
     ) -> Result<Ours, Error> {
         let metadata = self.metadata(topics).await?;
         let mut tails = self.lows(&metadata).await?;
         let partitions: Vec<_> =
             tails.iter().map(|tail| (Arc::clone(&tail.topic), tail.partition)).collect();
-        let (wanted, stored) = (self.claim.read_back, self.empty());
-        let mut sight = Sight { identity, wanted, stored, bytes: 0, newest: BTreeMap::new() };
+        let Identities { fences, .. } = identities;
+        let mut sight = Sight {
+            fences: fences.iter().map(|(_, identity)| *identity).collect(),
+            wanted: self.claim.read_back,
+            stored: self.empty(),
+            bytes: 0,
+            newest: BTreeMap::new(),
+        };
         let mut read = Read { partitions: partitions.len(), ..Read::default() };
         if !partitions.is_empty() {
-            self.mark(id, identity, &partitions).await?;
+            for (id, identity) in fences {
+                self.mark(id, *identity, &partitions).await?;
+            }
             match self.read(&metadata, &mut tails, &mut sight, &mut read).await {
-                Err(error) if error.code() == Some(codes::TOPIC_AUTHORIZATION_FAILED) => {
+                Err(error)
+                    if error.code() == Some(codes::TOPIC_AUTHORIZATION_FAILED)
+                        && self.claim.transaction_timeout.is_none() =>
+                {
                     warn!(
                         "rows may be repeated after a crash, as nothing can be read back: {error}"
                     );
                     let ids = ids(&metadata);
-                    return Ok(Ours { ids, ..self.unread(identity, partitions) });
+                    return Ok(Ours { ids, ..self.unread(identities.clone(), partitions) });
                 }
                 done => done?,
             }
@@ -74,11 +84,12 @@ impl Taker {
         let found = Found {
             notes: None,
             newest: sight.newest.into_iter().collect(),
-            producer: identity.id,
+            producer: fences.first().map_or(identities.data.id, |(_, first)| first.id),
             unsure: tails.iter().find_map(Tail::unsure),
         };
-        let ids = ids(&metadata);
-        Ok(Ours { identity, partitions, ids, taken: Taken { stored: sight.stored, read, found } })
+        let (ids, identities) = (ids(&metadata), identities.clone());
+        let taken = Taken { stored: sight.stored, read, found };
+        Ok(Ours { identities, partitions, ids, taken })
     }
 
     /// The high watermark of every partition: the marker is to come at or above it.
@@ -120,32 +131,9 @@ impl Taker {
         partitions: &[(Arc<str>, i32)],
     ) -> Result<(), Error> {
         let broker = self.coordinator(id).await?;
-        let mut by_topic = BTreeMap::<Arc<str>, Vec<i32>>::new();
-        for (topic, partition) in partitions {
-            by_topic.entry(Arc::clone(topic)).or_default().push(*partition);
-        }
-        let request = AddPartitionsToTxn {
-            transactional_id: id.to_string(),
-            producer_id: identity.id,
-            epoch: identity.epoch,
-            partitions: by_topic.into_iter().collect(),
-        };
-        let added =
-            fenced(&broker, AddPartitionsToTxn::NAME, broker.add_partitions_to_txn(request).await)?;
+        add_partitions(&broker, id, identity, partitions).await?;
         failpoint::hit("partitions added");
-        // What was not attempted was not because of another one.
-        let (spared, judged): (Vec<_>, Vec<_>) =
-            added.into_iter().partition(|one| one.code == codes::OPERATION_NOT_ATTEMPTED);
-        for one in judged.into_iter().chain(spared) {
-            judge(&broker, AddPartitionsToTxn::NAME, one.code, &one.topic, one.partition)?;
-        }
-        let request = EndTxn {
-            transactional_id: id.to_string(),
-            producer_id: identity.id,
-            epoch: identity.epoch,
-            commit: false,
-        };
-        fenced(&broker, EndTxn::NAME, broker.end_txn(request).await)?;
+        end_transaction(&broker, id, identity, false).await?;
         failpoint::hit("transaction ended");
         Ok(())
     }
@@ -196,6 +184,50 @@ impl Taker {
 fn ids(metadata: &Metadata) -> Vec<(Arc<str>, Option<u128>)> {
     let there = metadata.topics.iter().filter(|topic| !topic.partitions.is_empty());
     there.map(|topic| (Arc::clone(&topic.name), topic.id.map(u128::from_be_bytes))).collect()
+}
+
+/// Adds partitions to a transaction of this id.
+pub(in super::super) async fn add_partitions(
+    broker: &Broker,
+    id: &Arc<str>,
+    identity: Identity,
+    partitions: &[(Arc<str>, i32)],
+) -> Result<(), Error> {
+    let mut by_topic = BTreeMap::<Arc<str>, Vec<i32>>::new();
+    for (topic, partition) in partitions {
+        by_topic.entry(Arc::clone(topic)).or_default().push(*partition);
+    }
+    let request = AddPartitionsToTxn {
+        transactional_id: id.to_string(),
+        producer_id: identity.id,
+        epoch: identity.epoch,
+        partitions: by_topic.into_iter().collect(),
+    };
+    let added =
+        fenced(broker, AddPartitionsToTxn::NAME, broker.add_partitions_to_txn(request).await)?;
+    // What was not attempted was not because of another one.
+    let (spared, judged): (Vec<_>, Vec<_>) =
+        added.into_iter().partition(|one| one.code == codes::OPERATION_NOT_ATTEMPTED);
+    for one in judged.into_iter().chain(spared) {
+        judge(broker, AddPartitionsToTxn::NAME, one.code, &one.topic, one.partition)?;
+    }
+    Ok(())
+}
+
+/// Ends it.
+pub(in super::super) async fn end_transaction(
+    broker: &Broker,
+    id: &Arc<str>,
+    identity: Identity,
+    commit: bool,
+) -> Result<(), Error> {
+    let request = EndTxn {
+        transactional_id: id.to_string(),
+        producer_id: identity.id,
+        epoch: identity.epoch,
+        commit,
+    };
+    fenced(broker, EndTxn::NAME, broker.end_txn(request).await)
 }
 
 /// Whose turn it is: brokers with something to read before those that wait for a marker.

@@ -9,7 +9,6 @@ use super::{
     super::{
         claim::Read,
         note::{Found, Unsure},
-        queue::Identity,
         tail::{Sight, Tail},
     },
     Taker, notes,
@@ -61,9 +60,9 @@ impl Taker {
         // The first that is met is enough.
         let max_bytes = wanted.max_bytes.min(MOST);
         let wanted = super::super::ReadBack { from: Lsn::new(u64::MAX), max_bytes, ..wanted };
-        let (identity, newest) = (Identity { id: -1, epoch: -1 }, BTreeMap::new());
         let (wanted, stored) = (Some(wanted), self.empty());
-        let mut sight = Sight { identity, wanted, stored, bytes: 0, newest };
+        let mut sight =
+            Sight { fences: Vec::new(), wanted, stored, bytes: 0, newest: BTreeMap::new() };
         let metadata = self.metadata(topics).await?;
         let mut tails: Vec<Tail> =
             self.lows(&metadata).await?.into_iter().map(Tail::glance).collect();
