@@ -9,12 +9,7 @@ mod error;
 mod shown;
 mod trouble;
 
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{select, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -176,6 +171,7 @@ impl App {
             });
             set_role(&self.status, role, Some(text));
             select! {
+                biased;
                 () = stop.cancelled() => return self.stopped(),
                 () = sleep(pause) => {}
             }
@@ -211,6 +207,7 @@ impl App {
     /// One session, from login to its end; `Ok`: it was stopped, and all is confirmed.
     async fn session(&mut self, stop: &CancellationToken) -> Result<(), Error> {
         let session = select! {
+            biased;
             () = stop.cancelled() => return self.stopped(),
             session = self.prepare() => session?,
         };
@@ -225,6 +222,7 @@ impl App {
         };
         let names = &options.publication.names;
         let (stream, catalog, timelines) = select! {
+            biased;
             () = stop.cancelled() => return self.stopped(),
             started = session.start(&options.slot.name, names, start) => started?,
         };
@@ -352,7 +350,7 @@ impl App {
 
 /// Chance for the pauses.
 fn random() -> u32 {
-    use std::hash::{BuildHasher as _, RandomState};
-    let drawn = RandomState::new().hash_one(Instant::now());
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    let drawn = RandomState::new().build_hasher().finish(); // each has keys of its own
     u32::try_from(drawn & u64::from(u32::MAX)).unwrap_or(0)
 }

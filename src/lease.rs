@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::time::{ClockId, clock_gettime};
+use crate::clock;
 
 /// See the module. A clone is the same lease.
 #[derive(Clone, Debug)]
@@ -60,9 +60,7 @@ impl Lease {
 }
 
 fn now_ms() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let (seconds, nanos) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
-    seconds.unwrap_or(0) * 1000 + nanos.unwrap_or(0) / 1_000_000
+    u64::try_from(clock::boot().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -12,7 +12,10 @@
 
 use std::collections::VecDeque;
 
-use crate::lsn::Lsn;
+use crate::{
+    lsn::Lsn,
+    sim::{Bug, planted},
+};
 
 /// A position below which every record is stored. Only [`Ledger`] makes one.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -58,7 +61,9 @@ impl Ledger {
     /// Forgets what is open, as a new connection will send it again. Acks of before count for
     /// nothing: their tickets are not used a second time.
     pub fn restart(&mut self, confirmed: Lsn) {
-        self.first += self.open.len() as u64;
+        if !planted(Bug::StaleDeliveries) {
+            self.first += self.open.len() as u64;
+        }
         self.open.clear();
         self.confirmed = confirmed;
     }
@@ -93,7 +98,8 @@ impl Ledger {
 
     /// A keepalive: all that the server has below `end` was sent. Counts only while nothing is open.
     pub fn idle(&mut self, end: Lsn) -> Option<Confirmed> {
-        let safe = self.open.is_empty() && end > self.confirmed;
+        let closed = self.open.is_empty() || planted(Bug::KeepaliveOverOpen);
+        let safe = closed && end > self.confirmed;
         safe.then(|| {
             self.confirmed = end;
             Confirmed(end)
@@ -119,7 +125,10 @@ impl Ledger {
 
     fn advance(&mut self) -> Option<Confirmed> {
         let before = self.confirmed;
-        while let Some(Open { upto: Some(upto), unacked: 0 }) = self.open.front() {
+        while let Some(Open { upto: Some(upto), unacked }) = self.open.front() {
+            if *unacked > 0 && !planted(Bug::ConfirmBeforeAck) {
+                break;
+            }
             self.confirmed = self.confirmed.max(*upto);
             self.first += 1;
             self.open.pop_front();

@@ -16,11 +16,7 @@ mod records;
 mod replay;
 mod report;
 
-use std::{
-    pin::pin,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use tokio::{
@@ -36,7 +32,7 @@ pub use report::Progress;
 use report::{REPORT, telling};
 
 use crate::{
-    failpoint, metrics,
+    clock, failpoint, metrics,
     pg::{
         pgoutput,
         relations::{Event, Questions, Relations},
@@ -77,9 +73,8 @@ struct Now {
 
 impl Now {
     fn read() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let unix_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        Self { instant: std::time::Instant::now(), unix_ms }
+        let unix_ms = i64::try_from(clock::unix().as_millis()).unwrap_or(i64::MAX);
+        Self { instant: Instant::now().into_std(), unix_ms }
     }
 }
 
@@ -132,7 +127,7 @@ impl Pipeline<'_> {
                     () = at(give_up) => return Err(self.drain_over()),
                     delivery = self.producer.delivered() => self.settle(delivery?),
                     () = at(due) => {
-                        self.records.batcher.flush_due(std::time::Instant::now());
+                        self.records.batcher.flush_due(Instant::now().into_std());
                         self.hand_on("linger is over");
                     }
                     () = sleep_until(report_at) => {}

@@ -33,6 +33,7 @@ use crate::{
     failpoint,
     metrics::{self, Peer},
     retry::Disposition,
+    sim::{Bug, planted},
     sink::{
         Delivery,
         kafka::{
@@ -225,13 +226,18 @@ impl Driver {
     ) {
         self.machine.give_up(Instant::now());
         self.publish();
+        let kept = self.identity.filter(|_| planted(Bug::IdentityKept));
         (self.generation, self.identity) = (generation, None);
         self.claim = Some(Arc::new(claim));
         let topics = self.machine.topic_names();
-        let Some(taker) = self.taker() else { return };
-        self.push(
-            async move { Done::Taken { generation, result: taker.take(topics).await, reply } },
-        );
+        let Some(mut taker) = self.taker() else { return };
+        self.push(async move {
+            let result = match kept {
+                Some(identity) => taker.join(identity, topics).await,
+                None => taker.take(topics).await,
+            };
+            Done::Taken { generation, result, reply }
+        });
     }
 
     fn taker(&mut self) -> Option<Taker> {
@@ -262,7 +268,8 @@ impl Driver {
         match action {
             Action::Produce { broker: id, request, batches } => {
                 let timeout = self.options.request_timeout;
-                if self.claim.as_ref().is_some_and(|claim| !claim.lease.holds()) {
+                let over = self.claim.as_ref().is_some_and(|claim| !claim.lease.holds());
+                if over && !planted(Bug::LeaseUnchecked) {
                     if let Some(first) = batches.first() {
                         self.machine.doubt(&first.topic, first.partition, Doubt::Lease);
                     }

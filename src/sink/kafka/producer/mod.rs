@@ -49,6 +49,7 @@ use super::{Compression, Options, error::Error, topics::Topic};
 use crate::{
     batch::{Batch, Codec},
     retry::Disposition,
+    sim::{Bug, planted},
     sink::Delivery,
     stored::Stored,
 };
@@ -100,7 +101,7 @@ impl Producer {
             trouble: trouble_ends,
         };
         let driver = Driver::new(Arc::new(options), machine, nodes, ends);
-        let task = tokio::spawn(driver.run());
+        let task = crate::sim::spawn(driver.run());
         Ok(Self { commands, deliveries, generation: 0, in_flight, trouble, task })
     }
 
@@ -163,7 +164,7 @@ impl Producer {
                 self.in_flight.fetch_sub(delivery.batch.bytes.len(), Ordering::Relaxed);
             }
             let last = matches!(&delivery, Err(error) if error.disposition() != Disposition::Retry);
-            if generation == self.generation || last {
+            if generation == self.generation || last || planted(Bug::StaleDeliveries) {
                 return delivery;
             }
         }

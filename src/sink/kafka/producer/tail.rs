@@ -15,6 +15,7 @@ use std::{collections::HashMap, sync::Arc};
 use super::{claim::ReadBack, queue::Identity};
 use crate::{
     batch::log::{self, Entries, Marker},
+    sim::{Bug, planted},
     stored::{Name, Stored},
 };
 
@@ -80,13 +81,18 @@ pub(super) struct Tail {
 impl Tail {
     /// The marker is to come at or after `low`.
     pub(super) fn new(topic: Arc<str>, partition: i32, leader: i32, low: i64) -> Self {
+        let (mut cursor, mut phase) = (low, Phase::Forward);
+        if planted(Bug::ReadBackBeforeMarker) || planted(Bug::NoFence) {
+            cursor = low.saturating_sub(FIRST_STEP).max(0);
+            phase = Phase::Back { start: cursor, end: low, step: FIRST_STEP };
+        }
         Self {
             topic,
             partition,
             leader,
             low,
-            cursor: low,
-            phase: Phase::Forward,
+            cursor,
+            phase,
             met: false,
             cut: false,
             alone: false,
@@ -182,9 +188,11 @@ impl Tail {
             return;
         }
         let Some(wanted) = sight.wanted else { return };
-        let Self { open, met, .. } = self;
+        let Self { open, met, low, .. } = self;
+        let low = *low;
         let read = entry.headers(b"id", UNPACKED, |offset, value| {
-            if offset < log_start {
+            let short = planted(Bug::ReadBackShort) && offset + 1 == low;
+            if offset < log_start || short {
                 return; // deleted, though its batch is still there
             }
             let Some(name) = Name::parse(value).filter(|name| name.source == wanted.source) else {
@@ -222,7 +230,8 @@ impl Tail {
             Phase::Back { start, step, .. } => (start, step.saturating_mul(4)),
             Phase::Done => return,
         };
-        if self.met || sight.wanted.is_none() || end <= log_start {
+        let enough = planted(Bug::ReadBackOneStep) && self.phase != Phase::Forward;
+        if self.met || sight.wanted.is_none() || end <= log_start || enough {
             self.phase = Phase::Done;
         } else if sight.is_enough() {
             (self.phase, self.cut) = (Phase::Done, true);

@@ -13,15 +13,18 @@ use super::{
     },
     Taker,
 };
-use crate::failpoint;
-use crate::sink::kafka::{
-    broker::Broker,
-    codes,
-    error::Error,
-    metadata::Metadata,
-    wire::{
-        AddPartitionsToTxn, Call as _, EndTxn, Fetch, FetchPartition, ListOffsets, OffsetAt,
-        PartitionFetched,
+use crate::{
+    failpoint,
+    sim::{Bug, planted},
+    sink::kafka::{
+        broker::Broker,
+        codes,
+        error::Error,
+        metadata::Metadata,
+        wire::{
+            AddPartitionsToTxn, Call as _, EndTxn, Fetch, FetchPartition, ListOffsets, OffsetAt,
+            PartitionFetched,
+        },
     },
 };
 
@@ -51,7 +54,9 @@ impl Taker {
             Sight { identity, wanted: self.claim.read_back, stored: self.empty(), bytes: 0 };
         let mut read = Read { partitions: partitions.len(), ..Read::default() };
         if !partitions.is_empty() {
-            self.mark(id, identity, &partitions).await?;
+            if !planted(Bug::NoFence) {
+                self.mark(id, identity, &partitions).await?;
+            }
             match self.read(&metadata, &mut tails, &mut sight, &mut read).await {
                 Err(error) if error.code() == Some(codes::TOPIC_AUTHORIZATION_FAILED) => {
                     warn!(
