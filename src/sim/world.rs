@@ -145,11 +145,17 @@ impl Gate {
         self.state().life == Life::Dead
     }
 
-    /// A step: `true` if it may be made. Else the waker is kept.
+    /// A step on a socket: `true` if it may be made. Else the waker is kept. Here a process may end, but is
+    /// not frozen: what it has decided in one go, it also does in one go.
     #[must_use]
     pub fn step(&self, cx: &Context<'_>) -> bool {
+        self.poll(cx, false)
+    }
+
+    fn poll(&self, cx: &Context<'_>, freezes: bool) -> bool {
         let mut state = self.state();
         match &mut state.fuse {
+            Some((0, Life::Frozen)) if !freezes => {}
             Some((0, life)) => {
                 state.life = *life;
                 state.fuse = None;
@@ -181,7 +187,7 @@ impl<F: Future> Future for Gated<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.get_mut();
-        let runs = this.gate.step(cx);
+        let runs = this.gate.poll(cx, true);
         let before = INSIDE.with(|inside| inside.replace(Some(this.gate.clone())));
         let polled = match &mut this.future {
             Some(future) if runs => future.as_mut().poll(cx),
