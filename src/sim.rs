@@ -49,6 +49,28 @@ pub enum Bug {
     PhantomsCount,
 }
 
+#[cfg(feature = "sim")]
+impl Bug {
+    /// Each of them.
+    pub const ALL: [Self; 15] = [
+        Self::ConfirmBeforeAck,
+        Self::KeepaliveOverOpen,
+        Self::StaleDeliveries,
+        Self::ResendOutOfOrder,
+        Self::AmbiguousIsStored,
+        Self::OutOfOrderIsStored,
+        Self::ReadBackShort,
+        Self::ReadBackBeforeMarker,
+        Self::ReadBackOneStep,
+        Self::NoFence,
+        Self::IdentityKept,
+        Self::LeaseUnchecked,
+        Self::NothingLeftOut,
+        Self::DroppedByPosition,
+        Self::PhantomsCount,
+    ];
+}
+
 /// Whether this fault is planted.
 #[cfg(not(feature = "sim"))]
 #[inline]

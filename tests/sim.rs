@@ -19,6 +19,8 @@ mod oracle;
 mod plan;
 #[path = "sim/postgres/mod.rs"]
 mod postgres;
+#[path = "sim/shrink.rs"]
+mod shrink;
 #[path = "sim/trace.rs"]
 mod trace;
 #[path = "sim/world.rs"]
@@ -29,7 +31,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use pgsluice::sim::Bug;
 use plan::Plan;
+use shrink::shrink;
 use world::run;
 
 fn number(name: &str) -> Option<u64> {
@@ -90,4 +94,52 @@ fn histories_keep_every_promise() {
         "{done} histories from {from} in {minutes:.2} min, {rows} rows, {checks} checks, faults {faults:?}"
     );
     assert!(failed.is_empty(), "seeds {failed:?}");
+}
+
+/// Histories within which a planted fault must be found.
+const ENOUGH: u64 = 10_000;
+
+#[test]
+fn each_planted_fault_is_found() {
+    let only = std::env::var("SIM_BUG").ok();
+    let (mut lost, mut from) = (Vec::new(), number("SIM_FROM").unwrap_or(0));
+    for bug in Bug::ALL {
+        let name = format!("{bug:?}");
+        if only.as_ref().is_some_and(|only| *only != name) {
+            continue;
+        }
+        let begin = Instant::now();
+        let broken = |seed: &u64| run(&Plan::of(*seed), Some(bug), false).broken().is_some();
+        let count = number("SIM_COUNT").unwrap_or(ENOUGH);
+        match (from..from + count).find(broken) {
+            Some(seed) => {
+                let plan = shrink(&Plan::of(seed), Some(bug));
+                let outcome = run(&plan, Some(bug), false);
+                println!(
+                    "{name}: in history {} after {:.1} s: {}; {} ms, {} of {} faults: {:?}",
+                    seed - from + 1,
+                    begin.elapsed().as_secs_f64(),
+                    outcome.broken().unwrap_or("nothing"),
+                    plan.length,
+                    plan.faults.len(),
+                    Plan::of(seed).faults.len(),
+                    plan.faults,
+                );
+                // Shrunk, it ends as it did, each time.
+                assert!(outcome.broken().is_some());
+                assert_eq!(outcome.told.hash, run(&plan, Some(bug), false).told.hash, "{name}");
+                // Without the fault the same history is sound.
+                assert_eq!(run(&plan, None, false).broken(), None, "{name}");
+            }
+            None => {
+                println!(
+                    "{name}: not found in {count} histories, {:.1} s",
+                    begin.elapsed().as_secs_f64()
+                );
+                lost.push(name);
+            }
+        }
+        from += 100_000;
+    }
+    assert!(lost.is_empty(), "not found: {lost:?}");
 }

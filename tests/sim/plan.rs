@@ -112,7 +112,7 @@ impl Kind {
 impl Plan {
     pub fn of(seed: u64) -> Self {
         let mut chance = Chance::of(seed, "plan");
-        let length = chance.between(4_000, 20_000);
+        let length = chance.between(3_000, 12_000);
         let instances = if chance.one_in(2) { 2 } else { 1 };
         let count = match chance.below(10) {
             0 => 0,
@@ -128,7 +128,7 @@ impl Plan {
             })
             .collect();
         faults.sort_by_key(|fault| fault.at);
-        let pause = chance.pick(&[20, 60, 200]);
+        let pause = chance.pick(&[40, 120, 400]);
         Self { seed, length, pause, instances, faults }
     }
 }

@@ -54,6 +54,7 @@ impl Outcome {
 
 /// Runs a history; `keep`: what happened in words as well.
 pub fn run(plan: &Plan, bug: Option<Bug>, keep: bool) -> Outcome {
+    options('a'); // what is made only once draws nothing in a history
     let plan = plan.clone();
     let thread = std::thread::Builder::new().stack_size(4 << 20);
     let history = move || {
