@@ -10,7 +10,7 @@ mod world;
 pub(crate) use tokio::spawn;
 
 #[cfg(feature = "sim")]
-pub use self::world::{Dialing, Gate, Hooks, Socket, boot, gated, install, unix};
+pub use self::world::{Dial, Dialing, Gate, Hooks, Socket, boot, gated, install, unix};
 #[cfg(feature = "sim")]
 pub(crate) use self::world::{dial, spawn};
 

@@ -23,11 +23,14 @@ pub trait Socket: AsyncRead + AsyncWrite + Send + Unpin + fmt::Debug {}
 /// A connection that is being made.
 pub type Dialing = Pin<Box<dyn Future<Output = io::Result<Box<dyn Socket>>> + Send>>;
 
+/// Makes a connection to a host and port.
+pub type Dial = Arc<dyn Fn(&str, u16) -> Dialing>;
+
 /// The world of one history. It belongs to the thread.
 #[derive(Clone)]
 pub struct Hooks {
     /// A connection to this host and port.
-    pub dial: Arc<dyn Fn(&str, u16) -> Dialing>,
+    pub dial: Dial,
     /// The calendar's clock.
     pub unix: Arc<dyn Fn() -> Duration>,
     /// Since the machine was started.

@@ -356,11 +356,16 @@ impl AsyncWrite for End {
         }
         let connection = &this.connection;
         let pipe = &mut connection.pipes.lock().unwrap()[this.way];
-        if pipe.broken || pipe.unread || pipe.ended {
+        if pipe.broken || pipe.ended {
             return Poll::Ready(Err(reset()));
         }
         if this.way == 0 {
             (connection.watch)(connection.client, &connection.server, bytes);
+        }
+        if pipe.unread {
+            // The kernel takes it; what comes back is a reset.
+            pipe.broken = true;
+            return Poll::Ready(Ok(bytes.len()));
         }
         if pipe.bytes >= WINDOW {
             pipe.writer = Some(cx.waker().clone());

@@ -33,6 +33,8 @@ struct State {
     last: BTreeMap<(Arc<str>, i32), Row>,
     /// By topic, partition and producer id, the highest epoch of a marker.
     fenced: BTreeMap<(Arc<str>, i32, i64), i16>,
+    /// As far as PostgreSQL could forget, whatever it crashes.
+    safe: u64,
 }
 
 fn row(name: &Name) -> Row {
@@ -48,6 +50,7 @@ impl Oracle {
             stored: BTreeMap::new(),
             last: BTreeMap::new(),
             fenced: BTreeMap::new(),
+            safe: 0,
         })))
     }
 
@@ -126,6 +129,17 @@ impl Oracle {
                 rows.len()
             ));
         }
+    }
+
+    /// PostgreSQL will send nothing below this any more, nor will its standby.
+    pub fn forgotten(&self, position: u64) {
+        let mut state = self.0.lock().unwrap();
+        state.safe = state.safe.max(position);
+    }
+
+    /// See [`Self::forgotten`].
+    pub fn told(&self) -> u64 {
+        self.0.lock().unwrap().safe
     }
 
     /// How many rows are still to be stored.

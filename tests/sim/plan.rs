@@ -81,6 +81,13 @@ pub enum Kind {
         time: u64,
     },
     Terminate,
+    /// So many batches are refused for a moment's reason, or stored with an answer that does not say so.
+    Answers {
+        broker: usize,
+        count: u64,
+    },
+    /// What is confirmed is deleted.
+    Retention,
     ClockJump {
         seconds: i64,
     },
@@ -104,6 +111,8 @@ impl Kind {
             Self::PostgresRestart { .. } => "PostgreSQL restart",
             Self::Promote { .. } => "promotion",
             Self::Terminate => "walsender terminated",
+            Self::Answers { .. } => "odd answers",
+            Self::Retention => "retention",
             Self::ClockJump { .. } => "clock jump",
         }
     }
@@ -127,6 +136,18 @@ impl Plan {
                 Fault { at, kind }
             })
             .collect();
+        // Whoever stands still with batches that wait for Kafka still has them when it goes on.
+        let frozen = faults.iter().find(|one| matches!(one.kind, Kind::Freeze { .. })).copied();
+        if let Some(frozen) = frozen.filter(|_| chance.one_in(3)) {
+            let at = frozen.at.saturating_sub(chance.between(0, 400));
+            let (broker, time) = (chance.below(3) as usize, chance.between(1000, 9000));
+            let kind = match chance.below(3) {
+                0 => Kind::BrokerFreeze { broker, time },
+                1 => Kind::BrokerCrash { broker, time },
+                _ => Kind::HoldKafka { who: 'a', broker, ways: [true, true], time },
+            };
+            faults.push(Fault { at, kind });
+        }
         faults.sort_by_key(|fault| fault.at);
         let pause = chance.pick(&[40, 120, 400]);
         Self { seed, length, pause, instances, faults }
@@ -144,7 +165,7 @@ fn kind(chance: &mut Chance, instances: usize, promoted: &mut bool) -> Kind {
     };
     let (down, short, long) =
         (chance.between(0, 3000), chance.between(100, 3000), chance.between(3000, 15_000));
-    match chance.below(24) {
+    match chance.below(27) {
         0..3 => Kind::Crash { who, steps, down },
         3..5 => Kind::CrashHeld { who, held: if chance.one_in(2) { short } else { long } },
         5 => Kind::Freeze { who, steps, time: short },
@@ -168,6 +189,8 @@ fn kind(chance: &mut Chance, instances: usize, promoted: &mut bool) -> Kind {
             }
             _ => Kind::Terminate,
         },
+        23..25 => Kind::Answers { broker, count: chance.between(1, 6) },
+        25 => Kind::Retention,
         _ => Kind::ClockJump { seconds: chance.between(0, 7200) as i64 - 3600 },
     }
 }

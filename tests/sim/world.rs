@@ -160,24 +160,28 @@ async fn history(plan: Plan, bug: Option<Bug>, keep: bool) -> Outcome {
     Outcome { told: world.trace.told(), rows: world.oracle.stored_rows() }
 }
 
-/// Who has told PostgreSQL nothing for `wal_sender_timeout` sends no batch.
+/// Who has told PostgreSQL nothing for `wal_sender_timeout` sends no batch until a stream is begun anew.
 fn watch_leases(trace: Trace) -> super::net::Watch {
-    let told = Mutex::new(BTreeMap::<char, Instant>::new());
+    // When each gave its last sign of life, and whether it was silent for too long.
+    let told = Mutex::new(BTreeMap::<char, (Instant, bool)>::new());
     Arc::new(move |who, server, bytes| {
         let now = Instant::now();
         let mut told = told.lock().unwrap();
         if server.starts_with("pg") {
             let start =
                 bytes.first() == Some(&b'Q') && bytes.windows(5).any(|part| part == b"START");
-            if bytes.first() == Some(&b'd') || start {
-                told.insert(who, now);
+            let (last, over) = told.get(&who).copied().unwrap_or((now, false));
+            if start {
+                told.insert(who, (now, false));
+            } else if bytes.first() == Some(&b'd') {
+                told.insert(who, (now, over || now - last > walsender::TIMEOUT));
             }
         } else if let [a, b, c, d, 0, 0, 0, 3..=13, ..] = *bytes
             && u32::from_be_bytes([a, b, c, d]) as usize == bytes.len() - 4
         {
             trace.checked();
-            let last = told.get(&who).copied().unwrap_or(now);
-            if now - last > walsender::TIMEOUT {
+            let (last, over) = told.get(&who).copied().unwrap_or((now, false));
+            if over || now - last > walsender::TIMEOUT {
                 let time = (now - last).as_millis();
                 trace.broken(format_args!(
                     "{who} sends a batch {time} ms after its last sign of life"
@@ -322,6 +326,10 @@ impl World {
             }
             Kind::Promote { time } => self.postgres.promote(Duration::from_millis(time)),
             Kind::Terminate => self.postgres.terminate(),
+            Kind::Answers { broker, count } => self.kafka.mistreat(broker, count),
+            Kind::Retention => self.kafka.delete(&self.oracle),
+            Kind::Answers { broker, count } => self.kafka.mistreat(broker, count),
+            Kind::Retention => self.kafka.delete(&self.oracle),
             Kind::ClockJump { seconds } => self.jump.store(seconds, Ordering::Relaxed),
         }
     }

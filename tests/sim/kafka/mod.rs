@@ -46,6 +46,8 @@ pub struct State {
     loading_until: Instant,
     /// Followers are slow until then.
     slow_until: Instant,
+    /// By broker, how many batches are to get an odd answer.
+    odd: [u64; 3],
 }
 
 #[derive(Clone)]
@@ -83,6 +85,7 @@ impl Cluster {
             coordinator: Some(1),
             loading_until: Instant::now(),
             slow_until: Instant::now(),
+            odd: [0; 3],
         };
         let this = Self {
             state: Arc::new(Mutex::new(state)),
@@ -212,7 +215,7 @@ impl Cluster {
     ) -> (i16, i64) {
         let appended = {
             let mut state = self.lock();
-            let State { topics, transactions, .. } = &mut *state;
+            let State { topics, transactions, odd, chance, .. } = &mut *state;
             let Some(partition) = topics.get_mut(topic).and_then(|all| all.get_mut(number)) else {
                 return (code::UNKNOWN_TOPIC, -1);
             };
@@ -221,6 +224,23 @@ impl Cluster {
             }
             if partition.isr.len() < MIN_ISR {
                 return (code::NOT_ENOUGH_REPLICAS, -1);
+            }
+            let odd = match odd[broker] {
+                0 => 0,
+                _ => {
+                    odd[broker] -= 1;
+                    chance.pick(&[
+                        0,
+                        code::NOT_ENOUGH_REPLICAS,
+                        code::STORAGE,
+                        code::TIMED_OUT,
+                        code::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+                    ])
+                }
+            };
+            if matches!(odd, code::NOT_ENOUGH_REPLICAS | code::STORAGE) {
+                self.trace.say(format_args!("{topic}[{number}] is asked to wait: {odd}"));
+                return (odd, -1);
             }
             let before = partition.log.len();
             let verdict = partition.produce(bytes, |id| transactions.includes(id, topic, number));
@@ -238,12 +258,15 @@ impl Cluster {
                             entry.base, entry.last, entry.id, entry.epoch, entry.sequence
                         ));
                     }
-                    (base, upto, partition.epoch)
+                    (base, upto, partition.epoch, odd)
                 }
             }
         };
-        let (base, upto, epoch) = appended;
+        let (base, upto, epoch, odd) = appended;
         self.replicate_soon(topic, number);
+        if odd != 0 {
+            return (odd, -1);
+        }
         let code = self.wait(until, |state| {
             let partition = state.partition(topic, number)?;
             if partition.epoch != epoch {
@@ -461,8 +484,31 @@ impl Cluster {
         self.lock().slow_until = Instant::now() + time;
     }
 
+    /// So many batches of this broker get an odd answer.
+    pub fn mistreat(&self, broker: usize, count: u64) {
+        self.lock().odd[broker] = count;
+    }
+
+    /// What is confirmed goes.
+    pub fn delete(&self, oracle: &Oracle) {
+        let confirmed = oracle.told();
+        let mut state = self.lock();
+        for (topic, all) in &mut state.topics {
+            for (number, partition) in all.iter_mut().enumerate() {
+                let kept = |entry: &partition::Entry| {
+                    entry.names.iter().any(|name| name.commit.get() >= confirmed)
+                };
+                let first = partition.log[..partition.high].iter().find(|entry| kept(entry));
+                let before = first.map_or(partition.high_watermark(), |entry| entry.base);
+                partition.delete(before);
+                self.trace.say(format_args!("{topic}[{number}] begins at {}", partition.log_start));
+            }
+        }
+    }
+
     /// Everything goes on.
     pub fn heal(&self) {
+        self.lock().odd = [0; 3];
         for broker in 0..3 {
             let heal =
                 !self.lock().brokers[broker].gate.runs() || self.lock().brokers[broker].fenced;

@@ -28,6 +28,7 @@ pub mod code {
     pub const OUT_OF_ORDER_SEQUENCE: i16 = 45;
     pub const INVALID_EPOCH: i16 = 47;
     pub const INVALID_TXN_STATE: i16 = 48;
+    pub const STORAGE: i16 = 56;
     pub const INVALID_ID_MAPPING: i16 = 49;
     pub const CONCURRENT: i16 = 51;
     pub const NOT_ATTEMPTED: i16 = 55;

@@ -164,6 +164,7 @@ impl Server {
             }
             if state.chance.one_in(2) {
                 state.synced = state.saved;
+                self.oracle.forgotten(state.synced);
             }
         }
     }
