@@ -46,9 +46,16 @@ impl Lease {
         now_ms()
     }
 
-    /// PostgreSQL was sent a sign of life that was made at this time.
+    /// PostgreSQL was sent a sign of life that was made at this time. A lease that was over by then stays
+    /// over: the kernel takes a status also where nobody reads it any more.
     pub fn renew(&self, at: u64) {
-        self.0.renewed_at.fetch_max(at, Ordering::Relaxed);
+        let Inner { span, renewed_at } = &*self.0;
+        let renewed = |before: u64| {
+            let over = *span > 0 && at.saturating_sub(before) >= *span;
+            (!over && at > before).then_some(at)
+        };
+        // Else it stays as it is.
+        let _ = renewed_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, renewed);
     }
 
     /// Whether nobody else can have the slot yet.
@@ -77,9 +84,18 @@ mod tests {
         assert!(!old.holds());
         old.clone().renew(now - 52);
         assert!(!old.holds(), "an older sign of life says nothing");
-        let old = Lease(Arc::new(Inner { span: 60_000, renewed_at: AtomicU64::new(now - 60_001) }));
-        old.clone().renew(old.now());
+        let old = Lease(Arc::new(Inner { span: 60_000, renewed_at: AtomicU64::new(now - 50_000) }));
+        old.clone().renew(now - 1000);
+        assert_eq!(old.0.renewed_at.load(Ordering::Relaxed), now - 1000);
         assert!(old.holds());
+    }
+
+    #[test]
+    fn stays_over_whatever_the_kernel_takes() {
+        let now = now_ms();
+        let old = Lease(Arc::new(Inner { span: 60_000, renewed_at: AtomicU64::new(now - 60_001) }));
+        old.renew(now);
+        assert!(!old.holds());
     }
 
     #[test]

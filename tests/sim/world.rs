@@ -80,7 +80,8 @@ pub fn run(plan: &Plan, bug: Option<Bug>, keep: bool) -> Outcome {
     }
 }
 
-fn options(who: char) -> app::Options {
+/// As `who` is configured.
+pub fn options(who: char) -> app::Options {
     static OPTIONS: OnceLock<app::Options> = OnceLock::new();
     let options = OPTIONS.get_or_init(|| {
         let set = [
@@ -114,6 +115,42 @@ fn options(who: char) -> app::Options {
     options
 }
 
+/// In a world with nothing in it but Kafka.
+pub fn with_kafka<T>(body: impl AsyncFnOnce() -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let done = runtime.block_on(async {
+        let trace = Trace::new(false);
+        let net = Net::new(1, trace.clone(), Arc::new(|_, _, _| {}));
+        hooks(&net, &Arc::default(), None);
+        let _kafka = Cluster::new(1, &TOPICS, net, trace.clone(), Oracle::new(trace));
+        body().await
+    });
+    install(None);
+    done
+}
+
+/// Each with its partitions.
+const TOPICS: [(&str, usize); 2] = [("public.accounts", 2), ("public.notes", 1)];
+
+/// Puts the processes of this thread into that world.
+fn hooks(net: &Net, jump: &Arc<AtomicI64>, bug: Option<Bug>) {
+    let begin = Instant::now();
+    let (dial, jumped) = (net.clone(), Arc::clone(jump));
+    install(Some(Hooks {
+        dial: Arc::new(move |host, _| dial.dial(host)),
+        unix: Arc::new(move || {
+            let jumped = 1_800_000_000 + jumped.load(Ordering::Relaxed);
+            Duration::from_secs(jumped.unsigned_abs()) + begin.elapsed()
+        }),
+        boot: Arc::new(move || Duration::from_secs(1000) + begin.elapsed()),
+        bug,
+    }));
+}
+
 struct Process {
     gate: Gate,
     stop: CancellationToken,
@@ -135,20 +172,10 @@ async fn history(plan: Plan, bug: Option<Bug>, keep: bool) -> Outcome {
     let trace = Trace::new(keep);
     let jump = Arc::new(AtomicI64::new(0));
     let net = Net::new(plan.seed, trace.clone(), watch_leases(trace.clone()));
-    let (dial, jumped) = (net.clone(), Arc::clone(&jump));
-    install(Some(Hooks {
-        dial: Arc::new(move |host, _| dial.dial(host)),
-        unix: Arc::new(move || {
-            let jumped = 1_800_000_000 + jumped.load(Ordering::Relaxed);
-            Duration::from_secs(jumped.unsigned_abs()) + begin.elapsed()
-        }),
-        boot: Arc::new(move || Duration::from_secs(1000) + begin.elapsed()),
-        bug,
-    }));
+    hooks(&net, &jump, bug);
     let oracle = Oracle::new(trace.clone());
-    let topics = [("public.accounts", 2), ("public.notes", 1)];
     let world = World {
-        kafka: Cluster::new(plan.seed, &topics, net.clone(), trace.clone(), oracle.clone()),
+        kafka: Cluster::new(plan.seed, &TOPICS, net.clone(), trace.clone(), oracle.clone()),
         postgres: Server::new(plan.seed, net.clone(), trace.clone(), oracle.clone()),
         net,
         trace,
@@ -326,8 +353,6 @@ impl World {
             }
             Kind::Promote { time } => self.postgres.promote(Duration::from_millis(time)),
             Kind::Terminate => self.postgres.terminate(),
-            Kind::Answers { broker, count } => self.kafka.mistreat(broker, count),
-            Kind::Retention => self.kafka.delete(&self.oracle),
             Kind::Answers { broker, count } => self.kafka.mistreat(broker, count),
             Kind::Retention => self.kafka.delete(&self.oracle),
             Kind::ClockJump { seconds } => self.jump.store(seconds, Ordering::Relaxed),

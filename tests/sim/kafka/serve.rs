@@ -179,7 +179,7 @@ impl Cluster {
                 let partition = state.partition(topic, number as usize);
                 let Some(partition) = partition.filter(|one| one.leader == Some(broker)) else {
                     w.i16(code::NOT_LEADER);
-                    [-1; 3].map(|none| w.i64(none));
+                    (0..3).for_each(|_| w.i64(-1));
                     w.array(0);
                     w.i32(-1);
                     w.bytes(&[]);

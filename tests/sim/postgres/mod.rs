@@ -41,7 +41,6 @@ pub struct Change {
 #[derive(Clone, Debug)]
 struct Transaction {
     xid: u32,
-    timeline: u32,
     begin: u64,
     commit: u64,
     end: u64,
@@ -134,7 +133,6 @@ impl Server {
         let unix = pgsluice::sim::unix().as_micros() as i64;
         let transaction = Transaction {
             xid: state.xid,
-            timeline: state.timeline,
             begin,
             commit,
             end,
@@ -237,9 +235,5 @@ impl Server {
         let state = self.lock();
         let last = state.wal.iter().rev().find(|one| !one.changes.is_empty());
         last.is_none_or(|one| state.confirmed > one.commit)
-    }
-
-    pub fn runs(&self) -> bool {
-        self.lock().gate.runs()
     }
 }
