@@ -45,7 +45,8 @@ struct State {
     watch: Watch,
 }
 
-/// Is shown what processes write: who, to whom, and the bytes of one write.
+/// Is shown what processes write: who, to whom, and the bytes of one write to PostgreSQL, or the first eight of a
+/// request to Kafka.
 pub type Watch = Arc<dyn Fn(char, &str, &[u8]) + Send + Sync>;
 
 struct Connection {
@@ -70,6 +71,37 @@ struct Pipe {
     reader: Option<Waker>,
     writer: Option<Waker>,
     chance: Chance,
+    frames: Frames,
+}
+
+/// Where requests begin in what is written.
+#[derive(Default)]
+struct Frames {
+    head: Vec<u8>,
+    /// Bytes of this one that are still to come.
+    left: usize,
+}
+
+impl Frames {
+    /// The heads that are whole with these bytes: length, key and version.
+    fn heads(&mut self, mut bytes: &[u8]) -> Vec<[u8; 8]> {
+        let mut heads = Vec::new();
+        while !bytes.is_empty() {
+            let skipped = self.left.min(bytes.len());
+            self.left -= skipped;
+            bytes = &bytes[skipped..];
+            let taken = (8 - self.head.len()).min(bytes.len());
+            self.head.extend_from_slice(&bytes[..taken]);
+            bytes = &bytes[taken..];
+            if let Some(head) = self.head.first_chunk::<8>() {
+                let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
+                self.left = length.saturating_sub(4);
+                heads.push(*head);
+                self.head.clear();
+            }
+        }
+        heads
+    }
 }
 
 impl Pipe {
@@ -86,6 +118,7 @@ impl Pipe {
             reader: None,
             writer: None,
             chance,
+            frames: Frames::default(),
         }
     }
 
@@ -359,7 +392,7 @@ impl AsyncWrite for End {
         if pipe.broken || pipe.ended {
             return Poll::Ready(Err(reset()));
         }
-        if this.way == 0 {
+        if this.way == 0 && connection.server.starts_with("pg") {
             (connection.watch)(connection.client, &connection.server, bytes);
         }
         if pipe.unread {
@@ -376,6 +409,11 @@ impl AsyncWrite for End {
         let count =
             if part { 1 + pipe.chance.below(bytes.len() as u64) as usize } else { bytes.len() };
         let count = count.min(bytes.len());
+        if this.way == 0 && !connection.server.starts_with("pg") {
+            for head in pipe.frames.heads(&bytes[..count]) {
+                (connection.watch)(connection.client, &connection.server, &head);
+            }
+        }
         pipe.put(&bytes[..count]);
         Poll::Ready(Ok(count))
     }

@@ -203,9 +203,7 @@ fn watch_leases(trace: Trace) -> super::net::Watch {
             } else if bytes.first() == Some(&b'd') {
                 told.insert(who, (now, over || now - last > walsender::TIMEOUT));
             }
-        } else if let [a, b, c, d, 0, 0, 0, 3..=13, ..] = *bytes
-            && u32::from_be_bytes([a, b, c, d]) as usize == bytes.len() - 4
-        {
+        } else if matches!(bytes, [_, _, _, _, 0, 0, ..]) {
             trace.checked();
             let (last, over) = told.get(&who).copied().unwrap_or((now, false));
             if over || now - last > walsender::TIMEOUT {
@@ -262,7 +260,7 @@ impl World {
         let (status, _) = watch::channel(Status::default());
         let trace = self.trace.clone();
         spawn_local(gated(gate, async move {
-            match app::run(options(who), status, stop.clone()).await {
+            match Box::pin(app::run(options(who), status, stop.clone())).await {
                 Err(error) if !stop.is_cancelled() => {
                     trace.broken(format_args!("{who} gives up: {}", chain(&error)));
                 }

@@ -204,65 +204,19 @@ impl Cluster {
         }
     }
 
-    /// A batch, on the broker that was asked.
+    /// A batch, on the broker that was asked; `named`: the request has a transactional id.
     async fn produce(
         &self,
         broker: usize,
         topic: &Arc<str>,
         number: usize,
-        bytes: &[u8],
+        (bytes, named): (&[u8], bool),
         until: Instant,
     ) -> (i16, i64) {
-        let appended = {
-            let mut state = self.lock();
-            let State { topics, transactions, odd, chance, .. } = &mut *state;
-            let Some(partition) = topics.get_mut(topic).and_then(|all| all.get_mut(number)) else {
-                return (code::UNKNOWN_TOPIC, -1);
-            };
-            if partition.leader != Some(broker) {
-                return (code::NOT_LEADER, -1);
-            }
-            if partition.isr.len() < MIN_ISR {
-                return (code::NOT_ENOUGH_REPLICAS, -1);
-            }
-            let odd = match odd[broker] {
-                0 => 0,
-                _ => {
-                    odd[broker] -= 1;
-                    chance.pick(&[
-                        0,
-                        code::NOT_ENOUGH_REPLICAS,
-                        code::STORAGE,
-                        code::TIMED_OUT,
-                        code::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
-                    ])
-                }
-            };
-            if matches!(odd, code::NOT_ENOUGH_REPLICAS | code::STORAGE) {
-                self.trace.say(format_args!("{topic}[{number}] is asked to wait: {odd}"));
-                return (odd, -1);
-            }
-            let before = partition.log.len();
-            let verdict = partition.produce(bytes, |id| transactions.includes(id, topic, number));
-            match verdict {
-                Verdict::Refused(code) => {
-                    self.trace.say(format_args!("{topic}[{number}] refuses a batch: {code}"));
-                    return (code, -1);
-                }
-                Verdict::Appended(base, upto) => {
-                    if partition.log.len() > before {
-                        let entry = &partition.log[before];
-                        self.oracle.appended(topic, number as i32, entry.id, entry.epoch, false);
-                        self.trace.say(format_args!(
-                            "{topic}[{number}] takes {}..{} of {}/{} seq {}",
-                            entry.base, entry.last, entry.id, entry.epoch, entry.sequence
-                        ));
-                    }
-                    (base, upto, partition.epoch, odd)
-                }
-            }
+        let (base, upto, epoch, odd) = match self.append(broker, topic, number, bytes, named) {
+            Ok(appended) => appended,
+            Err(code) => return (code, -1),
         };
-        let (base, upto, epoch, odd) = appended;
         self.replicate_soon(topic, number);
         if odd != 0 {
             return (odd, -1);
@@ -280,6 +234,66 @@ impl Cluster {
         match code.await.unwrap_or(code::TIMED_OUT) {
             0 => (0, base),
             code => (code, -1),
+        }
+    }
+
+    /// Its first offset, the entries that there must be below the high watermark, the leader's epoch, and an odd
+    /// answer that is to be given all the same.
+    fn append(
+        &self,
+        broker: usize,
+        topic: &Arc<str>,
+        number: usize,
+        bytes: &[u8],
+        named: bool,
+    ) -> Result<(i64, usize, i32, i16), i16> {
+        let mut state = self.lock();
+        let State { topics, transactions, odd, chance, .. } = &mut *state;
+        let Some(partition) = topics.get_mut(topic).and_then(|all| all.get_mut(number)) else {
+            return Err(code::UNKNOWN_TOPIC);
+        };
+        if partition.leader != Some(broker) {
+            return Err(code::NOT_LEADER);
+        }
+        if partition.isr.len() < MIN_ISR {
+            return Err(code::NOT_ENOUGH_REPLICAS);
+        }
+        let odd = match odd[broker] {
+            0 => 0,
+            _ => {
+                odd[broker] -= 1;
+                chance.pick(&[
+                    0,
+                    code::NOT_ENOUGH_REPLICAS,
+                    code::STORAGE,
+                    code::TIMED_OUT,
+                    code::NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+                ])
+            }
+        };
+        if matches!(odd, code::NOT_ENOUGH_REPLICAS | code::STORAGE) {
+            self.trace.say(format_args!("{topic}[{number}] is asked to wait: {odd}"));
+            return Err(odd);
+        }
+        let before = partition.log.len();
+        let verdict =
+            partition.produce(bytes, named, |id| transactions.includes(id, topic, number));
+        match verdict {
+            Verdict::Refused(code) => {
+                self.trace.say(format_args!("{topic}[{number}] refuses a batch: {code}"));
+                return Err(code);
+            }
+            Verdict::Appended(base, upto) => {
+                if partition.log.len() > before {
+                    let entry = &partition.log[before];
+                    self.oracle.appended(topic, number as i32, entry.id, entry.epoch, false);
+                    self.trace.say(format_args!(
+                        "{topic}[{number}] takes {}..{} of {}/{} seq {}",
+                        entry.base, entry.last, entry.id, entry.epoch, entry.sequence
+                    ));
+                }
+                Ok((base, upto, partition.epoch, odd))
+            }
         }
     }
 
@@ -499,7 +513,7 @@ impl Cluster {
                     entry.names.iter().any(|name| name.commit.get() >= confirmed)
                 };
                 let first = partition.log[..partition.high].iter().find(|entry| kept(entry));
-                let before = first.map_or(partition.high_watermark(), |entry| entry.base);
+                let before = first.map_or_else(|| partition.high_watermark(), |entry| entry.base);
                 partition.delete(before);
                 self.trace.say(format_args!("{topic}[{number}] begins at {}", partition.log_start));
             }

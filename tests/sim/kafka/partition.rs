@@ -31,6 +31,7 @@ pub mod code {
     pub const STORAGE: i16 = 56;
     pub const INVALID_ID_MAPPING: i16 = 49;
     pub const CONCURRENT: i16 = 51;
+    pub const NO_TRANSACTIONAL_ID: i16 = 53;
     pub const NOT_ATTEMPTED: i16 = 55;
     pub const UNSTABLE_OFFSET: i16 = 88;
     pub const FENCED: i16 = 90;
@@ -109,8 +110,16 @@ impl Partition {
     }
 
     /// A batch from a producer.
-    pub fn produce(&mut self, bytes: &[u8], in_transaction: impl Fn(i64) -> bool) -> Verdict {
+    pub fn produce(
+        &mut self,
+        bytes: &[u8],
+        named: bool,
+        in_transaction: impl Fn(i64) -> bool,
+    ) -> Verdict {
         let Some(Ok(entry)) = Entries::new(bytes).next() else { return Verdict::Refused(2) };
+        if entry.transactional && !named {
+            return Verdict::Refused(code::NO_TRANSACTIONAL_ID);
+        }
         let (id, epoch, first) = (entry.producer_id, entry.epoch, entry.base_sequence);
         let last = first.wrapping_add(entry.records as i32 - 1) & i32::MAX;
         if entry.transactional && !in_transaction(id)

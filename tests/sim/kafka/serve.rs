@@ -98,7 +98,7 @@ impl Cluster {
         mut r: Reader<'_>,
         w: &mut Writer<'_>,
     ) -> Result<(), Malformed> {
-        r.nullable_string()?;
+        let named = r.nullable_string()?.is_some();
         r.i16()?;
         let until = Instant::now() + r.millis()?;
         let topics = by_topic(&mut r, |r| Ok((r.i32()?, r.bytes()?.to_vec())))?;
@@ -109,7 +109,10 @@ impl Cluster {
             let all = partitions.iter().map(|(number, bytes)| {
                 let topic = &topic;
                 async move {
-                    (*number, self.produce(broker, topic, *number as usize, bytes, until).await)
+                    (
+                        *number,
+                        self.produce(broker, topic, *number as usize, (bytes, named), until).await,
+                    )
                 }
             });
             for (number, (code, base)) in futures_util::future::join_all(all).await {
@@ -140,7 +143,8 @@ impl Cluster {
         let wait = r.millis()?;
         let (_least, _most, _isolation) = (r.i32()?, r.i32()?, r.i8()?);
         if version >= 7 {
-            (r.i32()?, r.i32()?);
+            r.i32()?;
+            r.i32()?;
         }
         let topics = by_topic(&mut r, |r| {
             let number = r.i32()?;
@@ -166,12 +170,17 @@ impl Cluster {
                 some.then_some(())
             })
             .await;
+        self.fetched(broker, &topics, w);
+        Ok(())
+    }
+
+    fn fetched(&self, broker: usize, topics: &ByTopic<(i32, i64, usize)>, w: &mut Writer<'_>) {
         let mut state = self.lock();
         w.i32(0);
         w.i16(0);
         w.i32(0);
         w.array(topics.len());
-        for (topic, all) in &topics {
+        for (topic, all) in topics {
             w.string(topic);
             w.array(all.len());
             for &(number, from, max) in all {
@@ -195,7 +204,6 @@ impl Cluster {
                 w.bytes(&if outside { Vec::new() } else { partition.fetch(from, max) });
             }
         }
-        Ok(())
     }
 
     fn answer_list_offsets(
@@ -269,7 +277,8 @@ impl Cluster {
             w.i16(if partitions.is_some() { 0 } else { code::UNKNOWN_TOPIC });
             w.nullable_string(Some(&topic));
             let id = topic.len() as i64;
-            (w.i64(id), w.i64(id));
+            w.i64(id);
+            w.i64(id);
             w.bool(false);
             let partitions = partitions.map_or(&[][..], Vec::as_slice);
             w.array(partitions.len());

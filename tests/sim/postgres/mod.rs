@@ -205,7 +205,7 @@ impl Server {
             };
             let keep = state.wal.len().saturating_sub(behind);
             // What the slot on the standby stands at was there.
-            let kept = state.wal.iter().take(keep).map(|one| one.end).last();
+            let kept = state.wal.iter().take(keep).map(|one| one.end).next_back();
             let switch = kept.unwrap_or(state.end).max(state.synced);
             let lost: Vec<Transaction> = {
                 let at = state.wal.partition_point(|one| one.end <= switch);
