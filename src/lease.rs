@@ -17,7 +17,10 @@ use std::{
     time::Duration,
 };
 
-use crate::clock;
+use crate::{
+    clock,
+    sim::{Bug, planted},
+};
 
 /// See the module. A clone is the same lease.
 #[derive(Clone, Debug)]
@@ -52,6 +55,7 @@ impl Lease {
         let Inner { span, renewed_at } = &*self.0;
         let renewed = |before: u64| {
             let over = *span > 0 && at.saturating_sub(before) >= *span;
+            let over = over && !planted(Bug::LeaseRevived);
             (!over && at > before).then_some(at)
         };
         // Else it stays as it is.

@@ -41,6 +41,8 @@ pub enum Bug {
     IdentityKept,
     /// The lease is not looked at.
     LeaseUnchecked,
+    /// A status renews a lease that is over.
+    LeaseRevived,
     /// Nothing that is stored already is left out.
     NothingLeftOut,
     /// What is at or below the last name that was read is left out.
@@ -52,7 +54,7 @@ pub enum Bug {
 #[cfg(feature = "sim")]
 impl Bug {
     /// Each of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ConfirmBeforeAck,
         Self::KeepaliveOverOpen,
         Self::StaleDeliveries,
@@ -65,6 +67,7 @@ impl Bug {
         Self::NoFence,
         Self::IdentityKept,
         Self::LeaseUnchecked,
+        Self::LeaseRevived,
         Self::NothingLeftOut,
         Self::DroppedByPosition,
         Self::PhantomsCount,

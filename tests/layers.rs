@@ -25,7 +25,7 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("metrics", &[]),
     ("varint", &[]),
     ("clock", &[&["sim"]]),
-    ("lease", &[&["clock"]]),
+    ("lease", &[&["clock", "sim"]]),
     ("failpoint", &[]),
     ("sim", &[]),
     ("schema", &[&["lsn"]]),

@@ -246,8 +246,6 @@ impl Cluster {
     pub(super) fn offsets(&self, group: &str, stable: bool) -> Vec<(Place, i64, String, i16)> {
         let state = self.lock();
         let Some(group) = state.groups.0.get(group) else { return Vec::new() };
-        let mut places: BTreeSet<&Place> = group.offsets.keys().collect();
-        places.extend(group.pending.values().flat_map(BTreeMap::keys));
         let of = |place: &Place| {
             let open = stable && group.pending.values().any(|all| all.contains_key(place));
             let (offset, text) = group.offsets.get(place).cloned().unwrap_or((-1, String::new()));
@@ -256,7 +254,7 @@ impl Cluster {
                 false => (place.clone(), offset, text, 0),
             }
         };
-        places.into_iter().map(of).collect()
+        group.offsets.keys().map(of).collect() // of all, only those that have one
     }
 }
 
