@@ -21,6 +21,7 @@
 //! | [`metrics`] | every metric and label, named once |
 //! | `failpoint` | where a test may end the process; in a release there are none |
 //! | [`clock`] | the calendar's time, and the machine's |
+//! | `sim` | where a simulator takes hold; in a release there is none |
 //! | [`lease`] | how long this process may take itself for the one that streams |
 //! | [`varint`] | the numbers in which a record counts |
 //! | [`schema`] | what a row means: relation, column, type |

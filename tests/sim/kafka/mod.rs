@@ -281,7 +281,7 @@ impl Cluster {
         match verdict {
             Verdict::Refused(code) => {
                 self.trace.say(format_args!("{topic}[{number}] refuses a batch: {code}"));
-                return Err(code);
+                Err(code)
             }
             Verdict::Appended(base, upto) => {
                 if partition.log.len() > before {
