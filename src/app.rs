@@ -10,12 +10,7 @@ mod missing;
 mod shown;
 mod trouble;
 
-use std::{
-    collections::BTreeSet,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{select, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -182,6 +177,7 @@ impl App {
             });
             set_role(&self.status, role, Some(text));
             select! {
+                biased;
                 () = stop.cancelled() => return self.stopped(),
                 () = sleep(pause) => {}
             }
@@ -217,6 +213,7 @@ impl App {
     /// One session, from login to its end; `Ok`: it was stopped, and all is confirmed.
     async fn session(&mut self, stop: &CancellationToken) -> Result<(), Error> {
         let session = select! {
+            biased;
             () = stop.cancelled() => return self.stopped(),
             session = self.prepare() => session?,
         };
@@ -228,6 +225,7 @@ impl App {
             stream::Start { options: &options.stream, max_message, silence, lease: lease.clone() };
         let names = &options.publication.names;
         let (stream, catalog, timelines) = select! {
+            biased;
             () = stop.cancelled() => return self.stopped(),
             started = session.start(&options.slot.name, names, start) => started?,
         };
@@ -375,7 +373,7 @@ impl App {
 
 /// Chance for the pauses.
 fn random() -> u32 {
-    use std::hash::{BuildHasher as _, RandomState};
-    let drawn = RandomState::new().hash_one(Instant::now());
+    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+    let drawn = RandomState::new().build_hasher().finish(); // each has keys of its own
     u32::try_from(drawn & u64::from(u32::MAX)).unwrap_or(0)
 }

@@ -17,7 +17,10 @@ use std::{
     time::Duration,
 };
 
-use rustix::time::{ClockId, clock_gettime};
+use crate::{
+    clock,
+    sim::{Bug, planted},
+};
 
 /// See the module. A clone is the same lease.
 #[derive(Clone, Debug)]
@@ -46,9 +49,17 @@ impl Lease {
         now_ms()
     }
 
-    /// PostgreSQL was sent a sign of life that was made at this time.
+    /// PostgreSQL was sent a sign of life that was made at this time. A lease that was over by then stays
+    /// over: the kernel takes a status also where nobody reads it any more.
     pub fn renew(&self, at: u64) {
-        self.0.renewed_at.fetch_max(at, Ordering::Relaxed);
+        let Inner { span, renewed_at } = &*self.0;
+        let renewed = |before: u64| {
+            let over = *span > 0 && at.saturating_sub(before) >= *span;
+            let over = over && !planted(Bug::LeaseRevived);
+            (!over && at > before).then_some(at)
+        };
+        // Else it stays as it is.
+        let _ = renewed_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, renewed);
     }
 
     /// Whether nobody else can have the slot yet.
@@ -60,9 +71,7 @@ impl Lease {
 }
 
 fn now_ms() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let (seconds, nanos) = (u64::try_from(now.tv_sec), u64::try_from(now.tv_nsec));
-    seconds.unwrap_or(0) * 1000 + nanos.unwrap_or(0) / 1_000_000
+    u64::try_from(clock::boot().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -79,9 +88,18 @@ mod tests {
         assert!(!old.holds());
         old.clone().renew(now - 52);
         assert!(!old.holds(), "an older sign of life says nothing");
-        let old = Lease(Arc::new(Inner { span: 60_000, renewed_at: AtomicU64::new(now - 60_001) }));
-        old.clone().renew(old.now());
+        let old = Lease(Arc::new(Inner { span: 60_000, renewed_at: AtomicU64::new(now - 50_000) }));
+        old.clone().renew(now - 1000);
+        assert_eq!(old.0.renewed_at.load(Ordering::Relaxed), now - 1000);
         assert!(old.holds());
+    }
+
+    #[test]
+    fn stays_over_whatever_the_kernel_takes() {
+        let now = now_ms();
+        let old = Lease(Arc::new(Inner { span: 60_000, renewed_at: AtomicU64::new(now - 60_001) }));
+        old.renew(now);
+        assert!(!old.holds());
     }
 
     #[test]

@@ -20,6 +20,8 @@
 //! | [`retry`] | what to do about an error: wait, or end with an exit code |
 //! | [`metrics`] | every metric and label, named once |
 //! | `failpoint` | where a test may end the process; in a release there are none |
+//! | [`clock`] | the calendar's time, and the machine's |
+//! | `sim` | where a simulator takes hold; in a release there is none |
 //! | [`lease`] | how long this process may take itself for the one that streams |
 //! | [`varint`] | the numbers in which a record counts |
 //! | [`schema`] | what a row means: relation, column, type |
@@ -56,6 +58,7 @@ pub mod app;
 pub mod batch;
 pub mod change;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod encode;
 mod failpoint;
@@ -71,6 +74,8 @@ pub mod retry;
 pub mod route;
 pub mod schema;
 pub mod shell;
+#[doc(hidden)]
+pub mod sim;
 pub mod sink;
 pub mod status;
 pub mod stored;

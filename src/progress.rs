@@ -16,7 +16,10 @@
 
 use std::collections::VecDeque;
 
-use crate::lsn::Lsn;
+use crate::{
+    lsn::Lsn,
+    sim::{Bug, planted},
+};
 
 /// A position below which every record is stored. Only [`Ledger`] makes one.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -86,7 +89,9 @@ impl Ledger {
     /// Forgets what is open, as a new connection will send it again. Acks of before count for
     /// nothing: their tickets are not used a second time.
     pub fn restart(&mut self, confirmed: Lsn) {
-        self.first += self.open.len() as u64;
+        if !planted(Bug::StaleDeliveries) {
+            self.first += self.open.len() as u64;
+        }
         self.open.clear();
         (self.stored, self.confirmed) = (confirmed, confirmed);
     }
@@ -140,7 +145,8 @@ impl Ledger {
 
     /// A keepalive: all that the server has below `end` was sent. Counts only while nothing is open.
     pub fn idle(&mut self, end: Lsn) -> Option<Confirmed> {
-        if !self.open.is_empty() || end <= self.stored {
+        let closed = self.open.is_empty() || planted(Bug::KeepaliveOverOpen);
+        if !closed || end <= self.stored {
             return None;
         }
         self.stored = end;
@@ -172,7 +178,10 @@ impl Ledger {
 
     fn advance(&mut self) -> Option<Confirmed> {
         let mut known = self.confirmed;
-        while let Some(Open { upto: Some(upto), unacked: 0, covered }) = self.open.front() {
+        while let Some(Open { upto: Some(upto), unacked, covered }) = self.open.front() {
+            if *unacked > 0 && !planted(Bug::ConfirmBeforeAck) {
+                break;
+            }
             self.stored = self.stored.max(*upto);
             if *covered && self.evidence == Evidence::Names {
                 known = known.max(*upto);

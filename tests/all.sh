@@ -40,6 +40,8 @@ tests() { # what needs a feature runs by itself, so that all else is the binary 
   local code=0
   cargo test --locked --no-fail-fast || code=$?
   cargo test --locked --no-fail-fast --features failpoints --test once failpoints:: || code=$?
+  # One core: ninety seconds of histories, of which there must be 2000 at least, and each planted fault.
+  CARGO_PROFILE_DEV_OPT_LEVEL=1 SIM_SECONDS=90 cargo test --locked --no-fail-fast --features sim --test sim || code=$?
   return $code
 }
 export -f lint tests

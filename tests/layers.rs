@@ -4,7 +4,7 @@
 
 use std::{fs, path::Path};
 
-const WORDS: &[&str] = &["lsn", "retry", "metrics", "varint", "lease", "failpoint"];
+const WORDS: &[&str] = &["lsn", "retry", "metrics", "varint", "clock", "lease", "failpoint", "sim"];
 const MEANING: &[&str] = &["schema"];
 const TRAVELLERS: &[&str] = &["change", "progress", "stored"];
 /// What both ends stand on: sockets, TLS, secrets.
@@ -24,14 +24,16 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("retry", &[]),
     ("metrics", &[]),
     ("varint", &[]),
-    ("lease", &[]),
+    ("clock", &[&["sim"]]),
+    ("lease", &[&["clock", "sim"]]),
     ("failpoint", &[]),
+    ("sim", &[]),
     ("schema", &[&["lsn"]]),
     ("change", &[WORDS, MEANING]),
     ("progress", &[WORDS, MEANING]),
     ("stored", &[WORDS, MEANING]),
     ("status", &[&["lsn"]]),
-    ("net", &[&["retry"]]),
+    ("net", &[&["retry", "sim"]]),
     ("pg", &[WORDS, MEANING, TRAVELLERS, NET]),
     ("route", &[WORDS, MEANING, TRAVELLERS]),
     ("encode", &[WORDS, MEANING, TRAVELLERS, &["route"]]),

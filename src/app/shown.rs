@@ -1,10 +1,9 @@
 //! What `/status`, `/readyz`, the metric of the role and systemd are told of a session.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use tokio::sync::watch;
 
 use crate::{
+    clock,
     lsn::Lsn,
     metrics,
     pipeline::Progress,
@@ -39,6 +38,5 @@ pub(super) fn show(status: &watch::Sender<Status>, progress: &Progress) {
 
 /// The clock of [`Status`].
 pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    i64::try_from(clock::unix().as_millis()).unwrap_or(i64::MAX)
 }

@@ -26,6 +26,10 @@ pub async fn connect(
     tls: Option<&TlsOptions>,
 ) -> Result<Stream, Error> {
     let whole = async {
+        #[cfg(feature = "sim")]
+        if let Some(socket) = simulated(host, port).await {
+            return socket;
+        }
         let socket = connect_plain(host, port, tcp).await?;
         match tls {
             Some(tls) => tls::handshake(socket, host, tls).await,
@@ -60,6 +64,14 @@ pub async fn connect_plain(host: &str, port: u16, tcp: &TcpOptions) -> Result<Tc
         };
     }
     Err(last)
+}
+
+/// A connection of the simulated world; `None`: there is none.
+#[cfg(feature = "sim")]
+pub(crate) async fn simulated(host: &str, port: u16) -> Option<Result<Stream, Error>> {
+    let dialed = crate::sim::dial(host, port)?.await;
+    let refused = |source| Error::Connect { to: name(host, port), source };
+    Some(dialed.map(Stream::Simulated).map_err(refused))
 }
 
 /// Connects to the Unix socket `path`.

@@ -16,6 +16,8 @@ mod tcp;
 pub mod tls;
 mod verify;
 
+#[cfg(feature = "sim")]
+pub(crate) use dial::simulated;
 pub use dial::{connect, connect_plain, connect_unix, name};
 pub use file::{LONGEST, read_file, read_text};
 pub use secret::{Secret, SecretSource};

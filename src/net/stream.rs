@@ -23,6 +23,9 @@ pub enum Stream {
     Tls(Box<TlsStream<Tcp>>),
     /// A Unix socket, on which nobody speaks TLS.
     Unix(UnixStream),
+    /// A connection of the simulated world.
+    #[cfg(feature = "sim")]
+    Simulated(Box<dyn crate::sim::Socket>),
 }
 
 impl Stream {
@@ -41,6 +44,8 @@ impl Stream {
                 session.peer_certificates()?.first().map(AsRef::as_ref)
             }
             Self::Plain(_) | Self::Unix(_) => None,
+            #[cfg(feature = "sim")]
+            Self::Simulated(_) => None,
         }
     }
 
@@ -63,6 +68,8 @@ impl Stream {
             Self::Plain(tcp) => tcp.set_low_watermark(bytes),
             Self::Tls(stream) => stream.get_mut().0.set_low_watermark(bytes),
             Self::Unix(_) => Ok(()),
+            #[cfg(feature = "sim")]
+            Self::Simulated(_) => Ok(()),
         }
     }
 }
@@ -77,6 +84,8 @@ impl AsyncRead for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            #[cfg(feature = "sim")]
+            Self::Simulated(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -91,6 +100,8 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
+            #[cfg(feature = "sim")]
+            Self::Simulated(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -103,6 +114,8 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            #[cfg(feature = "sim")]
+            Self::Simulated(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -111,6 +124,8 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
             Self::Unix(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "sim")]
+            Self::Simulated(_) => false,
         }
     }
 
@@ -119,6 +134,8 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
+            #[cfg(feature = "sim")]
+            Self::Simulated(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -127,6 +144,8 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            #[cfg(feature = "sim")]
+            Self::Simulated(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -18,7 +18,7 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use tokio::{
@@ -359,8 +359,7 @@ const EPOCH: u64 = 946_684_800;
 
 /// Our clock as PostgreSQL counts, in microseconds since 2000-01-01.
 fn clock() -> i64 {
-    let epoch = UNIX_EPOCH + Duration::from_secs(EPOCH);
-    let since = SystemTime::now().duration_since(epoch).unwrap_or_default();
+    let since = crate::clock::unix().saturating_sub(Duration::from_secs(EPOCH));
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 

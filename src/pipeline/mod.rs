@@ -19,11 +19,7 @@ mod records;
 mod replay;
 mod report;
 
-use std::{
-    pin::pin,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use tokio::{
@@ -43,7 +39,7 @@ pub use report::Progress;
 use report::{REPORT, telling};
 
 use crate::{
-    failpoint, metrics,
+    clock, failpoint, metrics,
     pg::{
         pgoutput,
         relations::{Event, Questions, Relations},
@@ -84,9 +80,8 @@ struct Now {
 
 impl Now {
     fn read() -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let unix_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
-        Self { instant: std::time::Instant::now(), unix_ms }
+        let unix_ms = i64::try_from(clock::unix().as_millis()).unwrap_or(i64::MAX);
+        Self { instant: Instant::now().into_std(), unix_ms }
     }
 }
 
@@ -147,7 +142,7 @@ impl Pipeline<'_> {
                     () = at(give_up) => return Err(self.drain_over()),
                     delivery = self.producer.delivered() => self.settle(delivery?),
                     () = at(due) => {
-                        self.records.batcher.flush_due(std::time::Instant::now());
+                        self.records.batcher.flush_due(Instant::now().into_std());
                         self.hand_on("linger is over");
                     }
                     noted = self.notes.done() => self.noted(noted?),

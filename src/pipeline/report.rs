@@ -1,15 +1,13 @@
 //! How far a session is, told about once a second: for `/status`, the metrics, and whoever asks whether
 //! the loop lives.
 
-use std::{
-    pin::pin,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{pin::pin, time::Duration};
 
 use tokio::{select, sync::watch, time::sleep};
 
 use super::Pipeline;
 use crate::{
+    clock,
     lsn::Lsn,
     metrics::{self, Stage},
 };
@@ -83,8 +81,7 @@ pub(super) async fn telling<T>(
 /// From a time of PostgreSQL's until now.
 pub(super) fn since(committed_at: i64) -> Duration {
     const EPOCH_US: i64 = 946_684_800_000_000;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
+    let now = i64::try_from(clock::unix().as_micros()).unwrap_or(i64::MAX);
     let age = now.saturating_sub(committed_at.saturating_add(EPOCH_US));
     Duration::from_micros(u64::try_from(age).unwrap_or(0))
 }

@@ -63,6 +63,8 @@ impl Ports {
     pub const CHAOS: Self = Self(10);
     /// `tests/once.rs`: each row once, whatever was changed meanwhile.
     pub const ONCE: Self = Self(11);
+    /// `tests/sim.rs`: a model, and what it is a model of.
+    pub const SIM: Self = Self(12);
 
     /// A PostgreSQL's port: `i` from 0 to 9.
     pub fn postgres(self, i: u16) -> u16 {

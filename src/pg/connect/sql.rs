@@ -42,7 +42,7 @@ pub async fn sql(options: &Options, host: &Host) -> Result<Sql, Error> {
     config.user(&options.user).dbname(&options.database).ssl_mode(SslMode::Disable);
     let opened = config.connect_raw(Resumed { preamble, stream }, NoTls).await;
     let (client, driver) = opened.map_err(|error| Error::sql(host, error))?;
-    let driver = tokio::spawn(async move {
+    let driver = crate::sim::spawn(async move {
         // Whoever waits for a statement is told by it.
         if let Err(error) = driver.await {
             tracing::debug!(%error, "an SQL connection ended");

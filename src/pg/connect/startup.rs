@@ -65,6 +65,10 @@ async fn reach(options: &Options, host: &Host) -> Result<Stream, Error> {
         Host::Unix(..) => return Ok(net::connect_unix(&host.socket(), &options.tcp).await?),
         Host::Tcp(name, port) => (name, *port),
     };
+    #[cfg(feature = "sim")]
+    if let Some(stream) = net::simulated(name, port).await {
+        return Ok(stream?);
+    }
     let socket = net::connect_plain(name, port, &options.tcp).await?;
     let Some(tls) = &options.tls else { return Ok(Stream::Plain(socket)) };
     let mut wire = Wire::new(Stream::Plain(socket), host.to_string());

@@ -62,6 +62,7 @@ pub(super) async fn any<T, F: Future<Output = Result<T, Error>>>(
         asked.extend(waiting.next().map(&ask));
         let more = waiting.peek().is_some();
         tokio::select! {
+            biased;
             Some(answer) = asked.next() => match answer {
                 Err(error) if error.disposition() == Disposition::Retry => {
                     if asked.is_empty() && !more {

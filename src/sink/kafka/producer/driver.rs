@@ -41,6 +41,7 @@ use crate::{
     lsn::Lsn,
     metrics::{self, Peer},
     retry::Disposition,
+    sim::{Bug, planted},
     sink::{
         Delivery,
         kafka::{
@@ -246,12 +247,16 @@ impl Driver {
     ) {
         self.machine.give_up(Instant::now());
         self.publish();
-        (self.generation, self.group, self.identities) = (generation, None, None);
+        let kept = self.identities.take().filter(|_| planted(Bug::IdentityKept));
+        (self.generation, self.group) = (generation, None);
         self.claim = Some(Arc::new(claim));
         let topics = self.machine.topic_names();
         let Some(mut taker) = self.taker().map(Box::new) else { return };
         self.push(async move {
-            let result = taker.take(topics).await;
+            let result = match kept {
+                Some(identities) => taker.join(&identities, topics).await,
+                None => taker.take(topics).await,
+            };
             Done::Taken { generation, taker, result, reply }
         });
     }
@@ -286,7 +291,8 @@ impl Driver {
         match action {
             Action::Produce { broker: id, request, batches } => {
                 let timeout = self.options.request_timeout;
-                if self.claim.as_ref().is_some_and(|claim| !claim.lease.holds()) {
+                let over = self.claim.as_ref().is_some_and(|claim| !claim.lease.holds());
+                if over && !planted(Bug::LeaseUnchecked) {
                     if let Some(first) = batches.first() {
                         self.machine.doubt(&first.topic, first.partition, Doubt::Lease);
                     }

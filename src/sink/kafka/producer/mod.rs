@@ -55,6 +55,7 @@ use crate::{
     batch::{Batch, Codec},
     lsn::Lsn,
     retry::Disposition,
+    sim::{Bug, planted},
     sink::Delivery,
     stored::Stored,
 };
@@ -106,7 +107,7 @@ impl Producer {
             trouble: trouble_ends,
         };
         let driver = Driver::new(Arc::new(options), machine, nodes, ends);
-        let task = tokio::spawn(driver.run());
+        let task = crate::sim::spawn(driver.run());
         Ok(Self { commands, deliveries, generation: 0, in_flight, trouble, task })
     }
 
@@ -203,7 +204,7 @@ impl Producer {
                 self.in_flight.fetch_sub(delivery.batch.bytes.len(), Ordering::Relaxed);
             }
             let last = matches!(&delivery, Err(error) if error.disposition() != Disposition::Retry);
-            if generation == self.generation || last {
+            if generation == self.generation || last || planted(Bug::StaleDeliveries) {
                 return delivery;
             }
         }

@@ -14,7 +14,11 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use crate::{batch::record_batch, retry::Backoff};
+use crate::{
+    batch::record_batch,
+    retry::Backoff,
+    sim::{Bug, planted},
+};
 
 /// Batches under way at once. A broker remembers the last five of a producer in each partition
 /// (`ProducerStateEntry.NUM_BATCHES_TO_RETAIN`) and takes a resend of an older one for a gap.
@@ -213,6 +217,11 @@ impl Queue {
         self.stalled = true;
         self.known_at = None;
         self.answered();
+        if planted(Bug::ResendOutOfOrder) && why == Failure::Refused && self.under_way == 0 {
+            self.next_sequence = self.parts.front().and_then(|part| part.sequence).unwrap_or(0);
+            self.parts.rotate_left(1);
+            self.parts.iter_mut().for_each(|part| (part.sequence, part.sealed) = (None, false));
+        }
     }
 
     /// A part that is known to be stored without having been acknowledged itself.

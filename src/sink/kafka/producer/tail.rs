@@ -19,6 +19,7 @@ use super::{claim::ReadBack, note::Unsure, queue::Identity};
 use crate::{
     batch::log::{self, Entries, Marker},
     lsn::Lsn,
+    sim::{Bug, planted},
     stored::{Name, Stored},
 };
 
@@ -94,14 +95,19 @@ pub(super) struct Tail {
 impl Tail {
     /// The marker is to come at or after `low`.
     pub(super) fn new(topic: Arc<str>, partition: i32, leader: i32, low: i64) -> Self {
+        let (mut cursor, mut phase) = (low, Phase::Forward);
+        if planted(Bug::ReadBackBeforeMarker) || planted(Bug::NoFence) {
+            cursor = low.saturating_sub(FIRST_STEP).max(0);
+            phase = Phase::Back { start: cursor, end: low, step: FIRST_STEP };
+        }
         Self {
             topic,
             partition,
             leader,
             low,
             came: BTreeSet::new(),
-            cursor: low,
-            phase: Phase::Forward,
+            cursor,
+            phase,
             met: false,
             any: false,
             thinned: false,
@@ -229,9 +235,11 @@ impl Tail {
             return;
         }
         let Some(wanted) = sight.wanted else { return };
-        let Self { open, met, any, .. } = self;
+        let Self { open, met, any, low, .. } = self;
+        let low = *low;
         let read = entry.headers(b"id", UNPACKED, |offset, value| {
-            if offset < log_start {
+            let short = planted(Bug::ReadBackShort) && offset + 1 == low;
+            if offset < log_start || short {
                 return; // deleted, though its batch is still there
             }
             let Some(name) = Name::parse(value).filter(|name| name.source == wanted.source) else {
@@ -271,7 +279,8 @@ impl Tail {
             Phase::Back { start, step, .. } => (start, step.saturating_mul(4)),
             Phase::Done => return,
         };
-        if self.met || sight.wanted.is_none() || end <= log_start {
+        let enough = planted(Bug::ReadBackOneStep) && self.phase != Phase::Forward;
+        if self.met || sight.wanted.is_none() || end <= log_start || enough {
             self.phase = Phase::Done;
         } else if sight.is_enough() {
             (self.phase, self.cut) = (Phase::Done, true);

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     metrics,
+    sim::{Bug, planted},
     sink::{
         Delivery,
         kafka::{
@@ -62,6 +63,12 @@ impl Machine {
         now: Instant,
         random: u32,
     ) {
+        // 7: not in time on all replicas; 45: the sequence is broken.
+        if answer.code == 7 && planted(Bug::AmbiguousIsStored)
+            || answer.code == 45 && planted(Bug::OutOfOrderIsStored)
+        {
+            return self.stored(place, part, answer.base_offset, now);
+        }
         let failure = match codes::produce(answer.code) {
             Verdict::Stored => return self.stored(place, part, answer.base_offset, now),
             Verdict::Wait => unstored(answer.code),

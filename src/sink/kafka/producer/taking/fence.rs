@@ -14,15 +14,18 @@ use super::{
     },
     Taker,
 };
-use crate::failpoint;
-use crate::sink::kafka::{
-    broker::Broker,
-    codes,
-    error::Error,
-    metadata::Metadata,
-    wire::{
-        AddPartitionsToTxn, Call as _, EndTxn, Fetch, FetchPartition, ListOffsets, OffsetAt,
-        PartitionFetched,
+use crate::{
+    failpoint,
+    sim::{Bug, planted},
+    sink::kafka::{
+        broker::Broker,
+        codes,
+        error::Error,
+        metadata::Metadata,
+        wire::{
+            AddPartitionsToTxn, Call as _, EndTxn, Fetch, FetchPartition, ListOffsets, OffsetAt,
+            PartitionFetched,
+        },
     },
 };
 
@@ -57,7 +60,7 @@ impl Taker {
         };
         let mut read = Read { partitions: partitions.len(), ..Read::default() };
         if !partitions.is_empty() {
-            for (id, identity) in fences {
+            for (id, identity) in fences.iter().filter(|_| !planted(Bug::NoFence)) {
                 self.mark(id, *identity, &partitions).await?;
             }
             match self.read(&metadata, &mut tails, &mut sight, &mut read).await {
