@@ -30,7 +30,7 @@ prepare() { # TOPIC PARTITIONS
   q "select pg_create_logical_replication_slot('startup','pgoutput')" >/dev/null
 }
 start() { # TOPIC: until it streams
-  "$BIN" run -s postgres.url="$URL" -s publication.name=p -s slot.name=startup -s kafka.brokers="127.0.0.1:$KPORT" \
+  "$BIN" run -s postgres.url="$URL" -s publication.name=p -s slot.name=startup -s kafka.brokers="127.0.0.1:$KPORT" -s kafka.transactional_id="$1" \
     -s "tables.\"public.t\".topic=$1" -s 'tables."public.t".key=["k"]' -s admin.listen=127.0.0.1:$((PORT + 1)) -s log.format=json 2>"$D/log" & PID=$!
   for _ in $(seq 3000); do
     if curl -fs "http://127.0.0.1:$((PORT + 1))/readyz" >/dev/null 2>&1; then return; fi

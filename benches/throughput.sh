@@ -82,7 +82,7 @@ for w in ${ONLY//,/ }; do
       TOPIC=bench-$w-$mode-$round
       tests/servers/kafka-topics "127.0.0.1:$KPORT" create "$TOPIC" partitions="${PARTITIONS:-1}" >/dev/null
       B=$(now)
-      "$BIN" run -s postgres.url="$URL" -s publication.name=p -s slot.name="$mode" -s kafka.brokers="127.0.0.1:$KPORT" \
+      "$BIN" run -s postgres.url="$URL" -s publication.name=p -s slot.name="$mode" -s kafka.brokers="127.0.0.1:$KPORT" -s kafka.transactional_id="$TOPIC-$PPID-$SECONDS" \
         -s kafka.delivery="$mode" -s "tables.public.bench=$TOPIC" -s "tables.public.wide=$TOPIC" -s admin.listen= ${EXTRA:-} 2>"$D/log" & PID=$!
       stored "$mode" || { cat "$D/log" >&2; echo "throughput: not stored after ten minutes" >&2; exit 1; }
       OURS=$(awk -v a="$B" -v b="$(now)" 'BEGIN { print b - a }'); look $PID || { cat "$D/log" >&2; echo "throughput: pgsluice ended" >&2; exit 1; }
