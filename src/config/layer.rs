@@ -168,7 +168,7 @@ impl Layer {
         // What the URI says later wins, so a parameter's last value is the only one to look at.
         let tagged = parameters.into_iter().map(|pair| (within.clone(), pair)).collect();
         parts.parameters(tagged, problems);
-        for key in table::KEYS {
+        for key in table::KEYS.iter() {
             let (Some((here, _)), Some((there, other))) = (parts.get(key.name), self.get(key.name))
             else {
                 continue;

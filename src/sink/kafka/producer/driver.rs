@@ -6,6 +6,7 @@
 mod coordinator;
 mod links;
 mod notes;
+mod own;
 mod topics;
 
 use std::{
@@ -236,55 +237,6 @@ impl Driver {
             Command::Look { claim, topics, reply } => self.look(claim, topics, reply),
             Command::Note { timeline, position, reply } => self.note(timeline, position, reply),
         }
-    }
-
-    /// Gives up what is under way, and makes every topic that was looked up ours.
-    fn take(
-        &mut self,
-        claim: Claim,
-        generation: u64,
-        reply: oneshot::Sender<Result<Taken, Error>>,
-    ) {
-        self.machine.give_up(Instant::now());
-        self.publish();
-        let kept = self.identities.take().filter(|_| planted(Bug::IdentityKept));
-        (self.generation, self.group) = (generation, None);
-        self.claim = Some(Arc::new(claim));
-        let topics = self.machine.topic_names();
-        let Some(mut taker) = self.taker().map(Box::new) else { return };
-        self.push(async move {
-            let result = match kept {
-                Some(identities) => taker.join(&identities, topics).await,
-                None => taker.take(topics).await,
-            };
-            Done::Taken { generation, taker, result, reply }
-        });
-    }
-
-    fn taker(&mut self) -> Option<Taker> {
-        let claim = Arc::clone(self.claim.as_ref()?);
-        Some(self.taker_of(claim))
-    }
-
-    fn taken(
-        &mut self,
-        generation: u64,
-        taker: Taker,
-        result: Result<Ours, Error>,
-        reply: oneshot::Sender<Result<Taken, Error>>,
-    ) {
-        if generation != self.generation {
-            return; // another one has begun; nobody waits for this
-        }
-        let result = result.map(|ours| {
-            let usable = ours.taken.found.notes.is_some();
-            self.group = Some(notes::shared(taker, ours.identities.clone(), usable, ours.ids));
-            self.machine.taken(self.data_id());
-            self.machine.own(ours.identities.data, &ours.partitions);
-            self.identities = Some(ours.identities);
-            ours.taken
-        });
-        let _ = reply.send(result); // else nobody waits for it any more
     }
 
     fn carry_out(&mut self, action: Action) {

@@ -100,7 +100,6 @@ impl Machine {
         turn: &mut Turn,
         now: Instant,
     ) -> bool {
-        let longest_pause = self.settings.longest_pause;
         let Some(partition) = self.partitions.get_mut(place) else { return false };
         match partition.queue.ready_at(now) {
             Some(at) if at > now => {
@@ -120,30 +119,12 @@ impl Machine {
         if partition.queue.under_way() && partition.on != Some(leader) {
             return false; // what is under way must be answered by the old leader first
         }
-        let broker =
-            self.brokers.entry(leader).or_insert_with(|| super::Broker::new(longest_pause));
-        match broker.link {
-            Link::Up => {}
-            Link::Connecting => return false,
-            Link::Down { retry_at: Some(at) } if at > now => {
-                turn.wake_at(at);
-                return false;
-            }
-            Link::Down { .. } => {
-                broker.link = Link::Connecting;
-                turn.actions.push(Action::Connect { broker: leader });
-                return false;
-            }
-        }
-        if let Some(at) = broker.throttled_until.filter(|&at| at > now) {
-            turn.wake_at(at);
-            return false;
-        }
         let len = partition.queue.next_len();
         let full = open.get(&leader).is_some_and(|request| request.bytes + len > REQUEST_BYTES);
-        if broker.held || broker.requests >= REQUESTS || full {
+        if !self.takes(leader, turn, now) || full {
             return false;
         }
+        let Some(partition) = self.partitions.get_mut(place) else { return false };
         let Some(part) = partition.queue.send() else { return false };
         let request = open.entry(leader).or_default();
         request.bytes += part.bytes.len();
@@ -155,6 +136,30 @@ impl Machine {
         });
         partition.on = Some(leader);
         true
+    }
+
+    /// Whether a broker may be sent something now; if not, what has it done later.
+    fn takes(&mut self, id: i32, turn: &mut Turn, now: Instant) -> bool {
+        let longest_pause = self.settings.longest_pause;
+        let broker = self.brokers.entry(id).or_insert_with(|| super::Broker::new(longest_pause));
+        match broker.link {
+            Link::Up => {}
+            Link::Connecting => return false,
+            Link::Down { retry_at: Some(at) } if at > now => {
+                turn.wake_at(at);
+                return false;
+            }
+            Link::Down { .. } => {
+                broker.link = Link::Connecting;
+                turn.actions.push(Action::Connect { broker: id });
+                return false;
+            }
+        }
+        if let Some(at) = broker.throttled_until.filter(|&at| at > now) {
+            turn.wake_at(at);
+            return false;
+        }
+        !broker.held && broker.requests < REQUESTS
     }
 
     fn errands(&mut self, turn: &mut Turn, now: Instant) {

@@ -1,0 +1,157 @@
+//! `[kafka]`, `[tables]` and `[topic]`.
+
+use super::{
+    GIB, KIB, Key,
+    Kind::*,
+    MIB, MIN, MS, NONE,
+    Preset::{By, Is, Required},
+    S, key,
+};
+
+/// In the order of a first file.
+pub(super) const KEYS: &[Key] = &[
+    key("kafka.brokers", Commas, Required, "bootstrap brokers, host:port"),
+    key("kafka.client_id", Text, Is("pgsluice"), "shown in the broker's logs and quotas"),
+    key(
+        "kafka.compression",
+        Words(&["none", "snappy", "lz4", "gzip"]),
+        Is("none"),
+        "codec of record batches",
+    ),
+    key(
+        "kafka.partitioner",
+        Words(&["murmur2", "fnv1a", "reference", "crc32", "spread"]),
+        Is("murmur2"),
+        "from key to partition",
+    ),
+    key(
+        "kafka.delivery",
+        Words(&["idempotent", "transactional"]),
+        Is("idempotent"),
+        "each row once; or also each transaction whole, for consumers with isolation.level=read_committed",
+    ),
+    key(
+        "kafka.transaction.interval",
+        Span(MS, MIN),
+        Is("100ms"),
+        "how long a transaction of Kafka's collects those of PostgreSQL",
+    ),
+    key(
+        "kafka.transaction.max_bytes",
+        Size(MIB, 1 << 40),
+        Is("1GiB"),
+        "most bytes in one; a transaction of PostgreSQL's that is larger is cut there, counted and said",
+    ),
+    key(
+        "kafka.transaction.max_time",
+        Span(S, 15 * MIN),
+        Is("1m"),
+        "how long one may last; a transaction of PostgreSQL's that takes longer is cut then",
+    ),
+    key(
+        "kafka.transactional_id",
+        Text,
+        By("pgsluice-<system identifier>-<slot>"),
+        "as whom Kafka knows this pipeline, and shuts out an instance that died or froze",
+    ),
+    key(
+        "kafka.read_back",
+        Size(MIB, 1 << 40),
+        Is("1GiB"),
+        "most bytes to read of the topics when they are taken; what lies behind may be repeated",
+    ),
+    key(
+        "kafka.read_back_memory",
+        Size(64 * KIB, 64 * GIB),
+        Is("32MiB"),
+        "most memory for the names of rows that are stored already",
+    ),
+    key("kafka.timestamp", Words(&["sent", "commit"]), Is("sent"), "a record's time"),
+    key(
+        "kafka.connect_timeout",
+        Span(100 * MS, 10 * MIN),
+        Is("10s"),
+        "longest wait for one address, TLS and login included",
+    ),
+    key(
+        "kafka.request_timeout",
+        Span(S, 30 * MIN),
+        Is("30s"),
+        "longest wait for an answer while nothing moves on the connection",
+    ),
+    key("kafka.retry_max", Span(10 * MS, 60 * MIN), Is("5s"), "longest pause between two attempts"),
+    key(
+        "kafka.metadata_max_age",
+        Span(S, 24 * 60 * MIN),
+        Is("5m"),
+        "metadata is asked for again when it is older",
+    ),
+    key(
+        "kafka.keepalive",
+        Span(S, 120 * MIN),
+        Is("10s"),
+        "TCP keepalive: idle time before a probe, and between probes",
+    ),
+    key(
+        "kafka.user_timeout",
+        Span(S, 120 * MIN),
+        Is("30s"),
+        "longest wait for sent bytes to be acknowledged by TCP",
+    ),
+    key(
+        "kafka.tls.enabled",
+        Bool,
+        By("true if another key of [kafka.tls] is set"),
+        "whether brokers are reached by TLS",
+    ),
+    key("kafka.tls.ca", Path, By("the system's"), "PEM file of trusted CAs"),
+    key("kafka.tls.cert", Path, NONE, "PEM file of the client's certificate chain"),
+    key("kafka.tls.key", Path, NONE, "PEM file of the client's key, not encrypted"),
+    key(
+        "kafka.tls.verify",
+        Words(&["full", "ca", "none"]),
+        Is("full"),
+        "how much of a broker's certificate is checked",
+    ),
+    key(
+        "kafka.sasl.mechanism",
+        Words(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
+        NONE,
+        "how to log in",
+    ),
+    key("kafka.sasl.user", Text, NONE, "user"),
+    key("kafka.sasl.password", Secret, NONE, "password"),
+    key(
+        "kafka.sasl.password_file",
+        Path,
+        NONE,
+        "file with the password in it, read at every login",
+    ),
+    key("tables", Tables, Is("{}"), "what is said of each table: its topic, or { topic, key }"),
+    key(
+        "topic.template",
+        Text,
+        Is("{schema}.{table}"),
+        "topic of a table that has none in [tables]",
+    ),
+    key(
+        "topic.unlisted",
+        Words(&["route", "skip", "refuse"]),
+        By("route with an empty [tables], else refuse"),
+        "where a table goes that [tables] does not list",
+    ),
+    key(
+        "topic.create",
+        Bool,
+        Is("false"),
+        "make missing topics; the broker's auto-creation is never used",
+    ),
+    key("topic.partitions", Whole(1, 100_000), Is("1"), "partitions of a topic that is made"),
+    key(
+        "topic.replication_factor",
+        Whole(-1, 1000),
+        Is("-1"),
+        "replicas of a topic that is made; -1: the broker's default",
+    ),
+    key("topic.config", Map, Is("{}"), "settings of a topic that is made, as Kafka names them"),
+];
