@@ -104,13 +104,14 @@ pub struct Stored {
     words: BTreeMap<Key, u64>,
     names: u64,
     refused: u64,
+    front_gone: bool,
 }
 
 impl Stored {
     /// None yet; at most `limit` entries.
     #[must_use]
     pub const fn new(source: u64, limit: usize) -> Self {
-        Self { source, limit, words: BTreeMap::new(), names: 0, refused: 0 }
+        Self { source, limit, words: BTreeMap::new(), names: 0, refused: 0, front_gone: false }
     }
 
     /// Adds a name. `false` if it is not in the set: there was no room, or it is of another source.
@@ -151,6 +152,7 @@ impl Stored {
             std::mem::swap(&mut self.names, &mut other.names);
         }
         self.refused = self.refused.saturating_add(other.refused);
+        self.front_gone |= other.front_gone;
         for (key, bits) in other.words {
             self.add(key, bits);
         }
@@ -176,6 +178,17 @@ impl Stored {
         let first = (commit, timeline, None, 0);
         let last = (commit, timeline, Some(u32::MAX), u32::MAX);
         self.words.range(first..=last).next().is_some()
+    }
+
+    /// Older records than these may have been deleted, by retention or by hand.
+    pub const fn lost_its_front(&mut self) {
+        self.front_gone = true;
+    }
+
+    /// Whether they may have been.
+    #[must_use]
+    pub const fn front_gone(&self) -> bool {
+        self.front_gone
     }
 
     /// Forgets every commit below this one: commits ascend, so none of them will be asked for.

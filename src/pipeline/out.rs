@@ -22,8 +22,8 @@ pub(super) struct Topic {
     pub(super) max_message_bytes: usize,
 }
 
-/// Partitions of compacted topics in which a replay has begun to send. Of what is stored there some
-/// may be gone, and a record that is sent again must be followed by all that followed it, or its key
+/// Partitions in which a replay has begun to send, where some of what is stored may be gone, by
+/// compaction or retention. A record that is sent again must be followed by all that followed it, or its key
 /// would be left with an old value: from then on nothing is left out there.
 pub(super) type Resumed = HashSet<(TopicId, u32)>;
 

@@ -209,7 +209,9 @@ impl Records {
             timestamp: self.timestamp,
             headers: &mut self.headers,
             stale: &mut counts.stale_timestamps,
-            resumed: Some(&mut self.resumed).filter(|_| self.stored.is_some() && topic.compacted),
+            resumed: Some(&mut self.resumed).filter(|_| {
+                self.stored.as_ref().is_some_and(|all| topic.compacted || all.front_gone())
+            }),
             stored: self.stored.as_ref().filter(|_| self.partly_stored),
             already_stored: &mut counts.already_stored,
             template,
@@ -285,7 +287,9 @@ impl Records {
             timestamp: self.timestamp,
             headers: &mut self.headers,
             stale: &mut self.counts.stale_timestamps,
-            resumed: Some(&mut self.resumed).filter(|_| self.stored.is_some() && topic.compacted),
+            resumed: Some(&mut self.resumed).filter(|_| {
+                self.stored.as_ref().is_some_and(|all| topic.compacted || all.front_gone())
+            }),
             stored: self.stored.as_ref().filter(|_| self.partly_stored),
             already_stored: &mut self.counts.already_stored,
             template,

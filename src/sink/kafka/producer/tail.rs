@@ -148,6 +148,11 @@ impl Tail {
         }
     }
 
+    /// Whether older records of ours that are not confirmed may have been deleted.
+    pub(super) fn front_gone(&self) -> bool {
+        self.any && !self.met && self.log_start > 0
+    }
+
     /// Whether the marker is still to come: a broker may be asked to wait for it.
     pub(super) fn waits(&self) -> bool {
         self.phase == Phase::Forward

@@ -84,6 +84,9 @@ impl Taker {
             // left with an old value: and what was not read is what came first.
             sight.stored.retain(|_, _| false);
         }
+        if tails.iter().any(Tail::front_gone) {
+            sight.stored.lost_its_front();
+        }
         let found = Found {
             notes: None,
             newest: sight.newest.into_iter().collect(),
