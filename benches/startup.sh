@@ -55,7 +55,7 @@ stored() { # waits until all is confirmed, in one session of the server
 }
 stop() { kill -TERM $PID; wait $PID || fail "it did not stop well"; }
 once() { # TOPIC ROWS
-  local got; got=$(tests/servers/kafka-count "127.0.0.1:$KPORT" "$1")
+  local got; got=$(tests/servers/kafka-count "127.0.0.1:$KPORT" "$1" --timeout 600)
   [ "$got" = "$2" ] || fail "$got records for $2 rows"
 }
 

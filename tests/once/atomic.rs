@@ -6,7 +6,8 @@ use std::sync::{
     atomic::{AtomicU32, Ordering},
 };
 
-use crate::support::{Mode, Pgsluice, Record, eventually};
+use crate::crash::killed_after;
+use crate::support::{Mode, Record, eventually};
 use crate::world::{
     ALL, End, FIRST, LIMIT, World, at_once, both, is_each_once, kafka, lines_of, ours, postgres,
     rows_of, stored_once,
@@ -82,7 +83,8 @@ fn killed_after_each_message_of_a_transaction_it_is_seen_whole_and_once() {
             // So that the tables are described.
             transaction(&world, id);
             world.wait_confirmed(&mut sluice);
-            let rows = killed_after(&world, bytes, sluice, id + 5);
+            let write = || transaction(&world, id + 5);
+            let rows = killed_after(&world, bytes, sluice, write, |_, _| {});
             for id in [id, id + 5] {
                 let [of_t, of_u] = told(id);
                 expected[0].extend(of_t);
@@ -109,26 +111,6 @@ fn killed_after_each_message_of_a_transaction_it_is_seen_whole_and_once() {
 
 fn lock(seen: &Mutex<BTreeSet<usize>>) -> MutexGuard<'_, BTreeSet<usize>> {
     seen.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Lets so many bytes of a transaction through, and kills. Gives back how many of its messages came; `None` if it came
-/// as a whole and was confirmed.
-fn killed_after(world: &World, bytes: u64, mut sluice: Pgsluice, id: u32) -> Option<usize> {
-    let count = |name: &str| sluice.metric(name, &[]) as u64;
-    let (received, rows) = (count("pgsluice_received_bytes_total"), count("pgsluice_rows_total"));
-    world.proxy.set(Mode::HoleAfter(bytes));
-    transaction(world, id);
-    let now = world.sql("select pg_current_wal_insert_lsn()");
-    let mut whole = false;
-    eventually(LIMIT, "so many bytes have come", || {
-        let came = count("pgsluice_received_bytes_total") >= received + bytes;
-        whole = !came && world.confirmed(&now);
-        whole || came
-    });
-    let rows = (count("pgsluice_rows_total") - rows) as usize;
-    sluice.kill();
-    world.proxy.cut_once();
-    (!whole).then_some(rows)
 }
 
 #[test]

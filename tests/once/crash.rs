@@ -55,7 +55,7 @@ fn killed_after_each_message_of_a_transaction_each_row_is_stored_once() {
             // So that the table is described.
             transaction(&world, id);
             world.wait_confirmed(&mut sluice);
-            let rows = killed_after(&world, bytes, sluice, id + 5);
+            let rows = killed_when_stored(&world, bytes, sluice, id + 5);
             expected.extend([id, id + 5].into_iter().flat_map(told));
             let Some(rows) = rows else { break };
             seen.lock().unwrap_or_else(PoisonError::into_inner).insert(rows);
@@ -69,26 +69,46 @@ fn killed_after_each_message_of_a_transaction_each_row_is_stored_once() {
     assert_eq!(seen, (0..=7).collect(), "after how many messages it was killed");
 }
 
-/// Lets so many bytes of a transaction through, waits until what came is stored, and kills. Gives back how many of
-/// its messages came; `None` if it came as a whole and was confirmed.
-fn killed_after(world: &World, bytes: u64, mut sluice: Pgsluice, id: u32) -> Option<usize> {
-    let count = |name: &str| sluice.metric(name, &[]) as u64;
-    let updates = || sluice.metric("pgsluice_rows_total", &["op=\"u\""]) as u64;
-    let (received, rows) = (count("pgsluice_received_bytes_total"), count("pgsluice_rows_total"));
-    let (before, updated) = (stored(&sluice), updates());
+/// Waits until what came is stored, and kills.
+fn killed_when_stored(world: &World, bytes: u64, sluice: Pgsluice, id: u32) -> Option<usize> {
+    let updates = |sluice: &Pgsluice| sluice.metric("pgsluice_rows_total", &["op=\"u\""]) as u64;
+    let (before, updated) = (stored(&sluice), updates(&sluice));
+    killed_after(
+        world,
+        bytes,
+        sluice,
+        || transaction(world, id),
+        |sluice, rows| {
+            // The second update changes the key: two records.
+            let records = rows + usize::from(updates(sluice) - updated == 2);
+            eventually(LIMIT, "what came is stored", || stored(sluice) == before + records);
+        },
+    )
+}
+
+/// Lets so many bytes of what is written through, and kills after `then`, which is told how many messages came. Gives
+/// back the same; `None` if all came as a whole and was confirmed.
+pub fn killed_after(
+    world: &World,
+    bytes: u64,
+    mut sluice: Pgsluice,
+    write: impl FnOnce(),
+    then: impl FnOnce(&Pgsluice, usize),
+) -> Option<usize> {
+    let count = |sluice: &Pgsluice, name: &str| sluice.metric(name, &[]) as u64;
+    let received = count(&sluice, "pgsluice_received_bytes_total");
+    let rows = count(&sluice, "pgsluice_rows_total");
     world.proxy.set(Mode::HoleAfter(bytes));
-    transaction(world, id);
+    write();
     let now = world.sql("select pg_current_wal_insert_lsn()");
     let mut whole = false;
     eventually(LIMIT, "so many bytes have come", || {
-        let came = count("pgsluice_received_bytes_total") >= received + bytes;
+        let came = count(&sluice, "pgsluice_received_bytes_total") >= received + bytes;
         whole = !came && world.confirmed(&now);
         whole || came
     });
-    let rows = (count("pgsluice_rows_total") - rows) as usize;
-    // The second update changes the key: two records.
-    let records = rows + usize::from(updates() - updated == 2);
-    eventually(LIMIT, "what came is stored", || stored(&sluice) == before + records);
+    let rows = (count(&sluice, "pgsluice_rows_total") - rows) as usize;
+    then(&sluice, rows);
     sluice.kill();
     world.proxy.cut_once();
     (!whole).then_some(rows)

@@ -80,8 +80,18 @@ impl Cluster {
             18 => versions(&mut w, version),
             22 => self.answer_init(broker, reader, &mut w).await.ok()?,
             24 => self.answer_add_partitions(broker, reader, &mut w).ok()?,
-            25 => self.answer_add_offsets(broker, reader, &mut w).ok()?,
-            26 => self.answer_end(broker, reader, &mut w).ok()?,
+            25 => {
+                let add = |it: &Self, name: &str, id, epoch, r: &mut Reader<'_>| {
+                    Ok(it.add_offsets(name, id, epoch, r.string()?))
+                };
+                self.answer_code(broker, reader, &mut w, add).ok()?;
+            }
+            26 => {
+                let end = |it: &Self, name: &str, id, epoch, r: &mut Reader<'_>| {
+                    Ok(it.end_txn(name, id, epoch, r.bool()?))
+                };
+                self.answer_code(broker, reader, &mut w, end).ok()?;
+            }
             28 => self.answer_commit(broker, reader, &mut w, version).ok()?,
             32 => configs(reader, &mut w, version).ok()?,
             _ => return None,
@@ -390,32 +400,17 @@ impl Cluster {
         w.tags();
     }
 
-    fn answer_add_offsets(
+    /// One code for what a transactional id asks.
+    fn answer_code(
         &self,
         broker: usize,
         mut r: Reader<'_>,
         w: &mut Writer<'_>,
+        act: impl FnOnce(&Self, &str, i64, i16, &mut Reader<'_>) -> Result<i16, Malformed>,
     ) -> Result<(), Malformed> {
         let (name, id, epoch) = (r.string()?.to_owned(), r.i64()?, r.i16()?);
         let code = match self.coordinator(broker) {
-            0 => self.add_offsets(&name, id, epoch, r.string()?),
-            away => away,
-        };
-        w.i32(0);
-        w.i16(code);
-        w.tags();
-        Ok(())
-    }
-
-    fn answer_end(
-        &self,
-        broker: usize,
-        mut r: Reader<'_>,
-        w: &mut Writer<'_>,
-    ) -> Result<(), Malformed> {
-        let (name, id, epoch) = (r.string()?.to_owned(), r.i64()?, r.i16()?);
-        let code = match self.coordinator(broker) {
-            0 => self.end_txn(&name, id, epoch, r.bool()?),
+            0 => act(self, &name, id, epoch, &mut r)?,
             away => away,
         };
         w.i32(0);
