@@ -1,23 +1,14 @@
 //! `kafka.delivery = "transactional"`: what is committed together is seen together, each row once.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{
-    Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU32, Ordering},
-};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::crash::killed_after;
+use crate::crash::{Sweep, killed_after};
 use crate::support::{Mode, Record, eventually};
 use crate::world::{
     ALL, End, FIRST, LIMIT, World, at_once, both, is_each_once, kafka, lines_of, ours, postgres,
     rows_of, stored_once,
 };
-
-/// From one kill to the next, in bytes; and what all messages take.
-const STEP: u64 = 20;
-const ALL_BYTES: u64 = 700;
-/// Kills at the most.
-const MOST: u32 = 200;
 
 const ATOMIC: &str = "kafka.delivery=transactional";
 
@@ -60,8 +51,7 @@ fn by_commit<'a>(records: impl IntoIterator<Item = &'a Record>) -> BTreeMap<Stri
 fn killed_after_each_message_of_a_transaction_it_is_seen_whole_and_once() {
     postgres();
     kafka();
-    let (turn, seen) = (AtomicU32::new(1), Mutex::new(BTreeSet::new()));
-    let aborted = AtomicU32::new(0);
+    let (sweep, aborted) = (Sweep::default(), AtomicU32::new(0));
     at_once(0..4, |number| {
         let world = World::new(&format!("atomic_{number}"), End::Killed, &["t", "u"]);
         let topics = ["t", "u", "m"].map(|table| world.topic(table));
@@ -71,14 +61,7 @@ fn killed_after_each_message_of_a_transaction_it_is_seen_whole_and_once() {
         let mut expected = [Vec::new(), Vec::new()];
         let mut count = 0;
         for id in (0..).step_by(10) {
-            let turn = turn.fetch_add(1, Ordering::SeqCst);
-            let all_seen = lock(&seen).len() == 8;
-            if turn > MOST || all_seen && u64::from(turn) * STEP > ALL_BYTES {
-                break;
-            }
-            // Every time round in other places.
-            let bytes = u64::from(turn) * STEP;
-            let bytes = 1 + bytes % ALL_BYTES + 7 * (bytes / ALL_BYTES);
+            let Some(bytes) = sweep.next() else { break };
             let mut sluice = world.start(&sets);
             // So that the tables are described.
             transaction(&world, id);
@@ -95,7 +78,7 @@ fn killed_after_each_message_of_a_transaction_it_is_seen_whole_and_once() {
             let all: Vec<Record> = topics.iter().flat_map(|topic| stored_once(topic)).collect();
             let parts = by_commit(&all);
             assert!(parts.values().all(|&records| records == 8), "{}: {parts:?}", world.name);
-            lock(&seen).extend(rows);
+            sweep.saw(rows);
         }
         world.drain(&sets);
         for (topic, expected) in topics.iter().zip(&expected) {
@@ -105,12 +88,8 @@ fn killed_after_each_message_of_a_transaction_it_is_seen_whole_and_once() {
         let all = kafka().dump_uncommitted(&topics[0]).len();
         aborted.fetch_add((all - expected[0].len()) as u32, Ordering::SeqCst);
     });
-    assert_eq!(*lock(&seen), (0..=7).collect(), "after how many messages it was killed");
+    sweep.check();
     assert!(aborted.into_inner() > 0, "no transaction was ever in the midst of it");
-}
-
-fn lock(seen: &Mutex<BTreeSet<usize>>) -> MutexGuard<'_, BTreeSet<usize>> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[test]

@@ -3,17 +3,52 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
     },
 };
 
 use crate::support::{Mode, Pgsluice, eventually};
 use crate::world::{End, LIMIT, World, at_once, kafka, lines_of, ours, postgres, stored};
 
-/// Less than the shortest message (46 bytes) takes on the wire, also if a keepalive (23) comes before some of them: so each
-/// is the last one at some time.
+/// From one kill to the next, in bytes: less than the shortest message (46) takes on the wire, also if a keepalive (23)
+/// comes before it.
 const STEP: u64 = 20;
+/// What the seven messages take at the most.
+const ALL_BYTES: u64 = 700;
+/// Kills at the most.
+const MOST: u64 = 200;
+
+/// After how many bytes it is killed next, by several at once, until it was killed after each count of messages.
+#[derive(Default)]
+pub struct Sweep {
+    turn: AtomicU64,
+    seen: Mutex<BTreeSet<usize>>,
+}
+
+impl Sweep {
+    /// `None` when all were seen, and what comes behind the last of them.
+    pub fn next(&self) -> Option<u64> {
+        let at = self.turn.fetch_add(1, Ordering::SeqCst) * STEP;
+        let over = at >= ALL_BYTES && self.seen().len() == 8 || at >= MOST * STEP;
+        // Every time round in other places: keepalives move what is hit.
+        (!over).then_some(1 + at % ALL_BYTES + 7 * (at / ALL_BYTES))
+    }
+
+    /// It was killed after so many messages.
+    pub fn saw(&self, messages: Option<usize>) {
+        self.seen().extend(messages);
+    }
+
+    #[track_caller]
+    pub fn check(&self) {
+        assert_eq!(*self.seen(), (0..=7).collect(), "after how many messages it was killed");
+    }
+
+    fn seen(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// Seven messages, in the order of [`told`].
 pub fn transaction(world: &World, id: u32) {
@@ -43,30 +78,27 @@ pub fn told(id: u32) -> Vec<String> {
 fn killed_after_each_message_of_a_transaction_each_row_is_stored_once() {
     postgres();
     kafka();
-    let (turn, seen) = (AtomicU32::new(1), Mutex::new(BTreeSet::new()));
+    let sweep = Sweep::default();
     at_once(0..4, |number| {
         let world = World::new(&format!("crash_{number}"), End::Killed, &["t"]);
         let messages = format!("message.topic={}", world.topic("m"));
         let sets = [messages.as_str(), "topic.partitions=1"];
         let mut expected = Vec::new();
         for id in (0..).step_by(10) {
-            let bytes = u64::from(turn.fetch_add(1, Ordering::SeqCst)) * STEP;
+            let Some(bytes) = sweep.next() else { break };
             let mut sluice = world.start(&sets);
             // So that the table is described.
             transaction(&world, id);
             world.wait_confirmed(&mut sluice);
-            let rows = killed_when_stored(&world, bytes, sluice, id + 5);
+            sweep.saw(killed_when_stored(&world, bytes, sluice, id + 5));
             expected.extend([id, id + 5].into_iter().flat_map(told));
-            let Some(rows) = rows else { break };
-            seen.lock().unwrap_or_else(PoisonError::into_inner).insert(rows);
         }
         world.drain(&sets);
         let told = lines_of(&ours(&world.topic("t")));
         assert_eq!(told, expected, "{}", world.name);
         assert_eq!(ours(&world.topic("m")).len() * 7, expected.len(), "{}", world.name);
     });
-    let seen = seen.into_inner().unwrap_or_else(PoisonError::into_inner);
-    assert_eq!(seen, (0..=7).collect(), "after how many messages it was killed");
+    sweep.check();
 }
 
 /// Waits until what came is stored, and kills.
