@@ -36,8 +36,10 @@ fn with_ids_that_the_broker_forgot_each_row_is_stored_once() {
             forgotten = times_forgotten(&kafka);
         };
         wait_forgotten();
-        let (left_out, _) = world.second(&sets);
+        let (left_out, log) = world.second(&sets);
         assert_eq!(left_out, world.unconfirmed());
+        let words = ["WARN", "Kafka has given another producer id"];
+        assert!(log.lines().any(|line| words.iter().all(|word| line.contains(word))), "{log}");
 
         // Of one that lives, and has had nothing to do.
         let mut sluice = world.start(&sets);

@@ -84,6 +84,40 @@ fn a_slot_advanced_by_hand_is_a_gap() {
     });
 }
 
+/// By the one that had it, and by another that has seen nothing of it.
+#[test]
+fn a_slot_advanced_meanwhile_is_a_gap_at_a_reconnect_and_at_a_take_over() {
+    postgres();
+    kafka();
+    at_once(["moved_reconnect", "moved_take_over"], |name| {
+        let world = World::new(name, End::Killed, &["t"]);
+        let other = world.again();
+        let mut first = world.start(&[]);
+        world.write(BASE);
+        world.wait_confirmed(&mut first);
+        let known = stands_at(&world);
+        let frozen = if name == "moved_take_over" {
+            let second = other.start(&[]);
+            second.pause();
+            first.kill();
+            second
+        } else {
+            first.pause();
+            first
+        };
+        let slot = &world.slot;
+        world.sql(&format!(
+            "select pg_terminate_backend(active_pid) from pg_replication_slots where slot_name = '{slot}'"
+        ));
+        wait_free(&world);
+        world.write(FIRST);
+        advance(&world);
+        frozen.resume();
+        let accept = format!("pgsluice run --accept-gap {slot}");
+        refuses(frozen, &[slot, &known, &stands_at(&world), "in no topic", &accept]);
+    });
+}
+
 /// Positions that no record tells of: of another database, and of rows that go nowhere.
 #[test]
 fn an_idle_pipeline_raises_no_alarm() {
