@@ -36,22 +36,29 @@ done
 
 part format 60 cargo fmt --check
 lint() { cargo clippy --locked --all-targets -- -D warnings && cargo clippy --locked --all-targets --all-features -- -D warnings; }
+ahead() { # what fuzz and package build, while tests wait for servers; what fails here fails there again
+  [[ $AHEAD != *" fuzz "* ]] || nice -n 19 tests/fuzz.sh build
+  [[ $AHEAD != *" package "* ]] || PROFILE=quick nice -n 19 packaging/build.sh x86_64-unknown-linux-musl
+}
 tests() { # what needs a feature runs by itself, so that all else is the binary that people get
   local code=0
+  cargo test --locked --no-run || return
+  ahead >"$LOG/ahead" 2>&1 &
   cargo test --locked --no-fail-fast || code=$?
-  cargo test --locked --no-fail-fast --features failpoints --test once failpoints:: || code=$?
-  # One core: ninety seconds of histories, of which there must be 2000 at least, and each planted fault.
-  CARGO_PROFILE_DEV_OPT_LEVEL=1 SIM_SECONDS=90 cargo test --locked --no-fail-fast --features sim --test sim || code=$?
+  # One build for both features. Two minutes of histories, of which there must be 2000 at least, and each planted fault.
+  export CARGO_PROFILE_DEV_OPT_LEVEL=1 SIM_SECONDS=120
+  cargo test --locked --no-fail-fast --features failpoints,sim --test once failpoints:: || code=$?
+  cargo test --locked --no-fail-fast --features failpoints,sim --test sim || code=$?
   return $code
 }
-export -f lint tests
+export -f lint ahead tests
 part lint 1200 bash -c lint
 part doc 1200 env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 part supply 300 tests/supply.sh
 if [[ " ${PARTS[*]} " == *" test "* ]]; then
   need psql pg_recvlogical java python3 python3-venv openssl
 fi
-export LOG
+export LOG AHEAD=" ${PARTS[*]} "
 part test 2700 bash -o pipefail -c 'tests 2>&1 | tee "$LOG/test"'
 part fuzz 900 tests/fuzz.sh "$FUZZ_SECONDS"
 part tutorial 900 tests/tutorial.sh

@@ -62,17 +62,27 @@ fn setting(name: &str, otherwise: u64) -> u64 {
 
 #[test]
 fn every_change_is_stored_once_and_in_order_whatever_fails() {
-    let faults = setting("TESTS_FAULTS", if support::soak() { 100 } else { 15 });
-    let seed = setting("TESTS_SEED", 1);
-    let mode =
-        std::env::var("TESTS_MODE").unwrap_or_else(|_| "idempotent,transactional".to_owned());
-    mode.split(',').for_each(|mode| hold_against_the_model(faults, seed, mode));
+    let only = std::env::var("TESTS_ONLY").unwrap_or_default();
+    in_each_mode(if support::soak() { 300 } else { 15 }, &only);
 }
 
-fn hold_against_the_model(faults: u64, seed: u64, mode: &str) {
-    let only = std::env::var("TESTS_ONLY").unwrap_or_default();
+#[test]
+#[ignore = "an hour: tests/soak.sh runs it"]
+fn frozen_and_thawed_again_and_again_nothing_is_stored_behind_a_successors_marker() {
+    in_each_mode(50, "FreezeActive,FreezeHeld");
+}
+
+fn in_each_mode(faults: u64, only: &str) {
+    let faults = setting("TESTS_FAULTS", faults);
+    let seed = setting("TESTS_SEED", 1);
     let only: Vec<&str> = only.split(',').filter(|kind| !kind.is_empty()).collect();
-    let plan = fault::plan(&mut Chance::new(seed, 0), usize::try_from(faults).unwrap(), &only);
+    let mode =
+        std::env::var("TESTS_MODE").unwrap_or_else(|_| "idempotent,transactional".to_owned());
+    mode.split(',').for_each(|mode| hold_against_the_model(faults, seed, mode, &only));
+}
+
+fn hold_against_the_model(faults: u64, seed: u64, mode: &str, only: &[&str]) {
+    let plan = fault::plan(&mut Chance::new(seed, 0), usize::try_from(faults).unwrap(), only);
     eprintln!("chaos: {faults} faults, seed {seed}, {mode}");
 
     let bed = Bed::start(mode);
