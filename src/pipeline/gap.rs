@@ -155,6 +155,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_promotion_took_back_does_not_hide_what_it_left() {
+        let timelines = Timelines::parse(2, b"1\t0/64\tno recovery target specified\n").unwrap();
+        let judged = |newest: &[(u32, u64)]| {
+            let found = found(&[("a", note(1, 40, 1)), ("a", note(2, 50, 1))], newest);
+            judge(Lsn::new(91), &timelines, &found, Some(SOURCE), None)
+        };
+        assert_eq!(judged(&[(1, 150), (1, 90)]), Verdict::Ours);
+        assert_eq!(judged(&[(1, 150), (1, 80)]), Verdict::Gap(Lsn::new(81)));
+    }
+
+    #[test]
     fn a_note_beyond_all_records_counts_as_well() {
         let found = found(&[("a", note(1, 200, 1))], &[(1, 149)]);
         assert_eq!(judged(200, &found), Verdict::Ours);

@@ -52,9 +52,10 @@ impl Pipeline<'_> {
         let (told, trouble) = (self.progress(false), self.producer.troubles());
         let Self { stream, relations, catalog, records, producer, report, notes, .. } = self;
         let work = async {
-            let Taken { stored, found, .. } = producer.take(start.claim.clone()).await?;
+            let Taken { stored, mut found, .. } = producer.take(start.claim.clone()).await?;
             failpoint::hit("topics taken");
-            leave_out(stored, relations.timelines(), catalog, records).await?;
+            let newest = leave_out(stored, relations.timelines(), catalog, records).await?;
+            found.newest.extend(newest);
             let upto = start.judge(&found, relations.timelines(), records)?;
             let noted = producer.noted(relations.timelines().current(), upto).await?;
             failpoint::hit("noted");
@@ -124,17 +125,20 @@ impl Start<'_> {
 
 /// Has the rows with these names left out, as far as this server has them, or will send them again:
 /// not those that an earlier primary wrote beyond the point where its standby was promoted, and none
-/// at all from a server that was put back to an earlier state.
+/// at all from a server that was put back to an earlier state. Gives back the newest of them, with its
+/// timeline.
 pub(super) async fn leave_out(
     mut stored: Stored,
     timelines: &Timelines,
     catalog: &mut Catalog,
     records: &mut Records,
-) -> Result<(), Error> {
-    let mut last = Lsn::ZERO;
+) -> Result<Option<(u32, Lsn)>, Error> {
+    let (mut last, mut newest) = (Lsn::ZERO, None);
     let phantoms = stored.retain(|timeline, commit| {
         let ours = timelines.of(commit) == timeline || planted(Bug::PhantomsCount);
-        last = if ours { last.max(commit) } else { last };
+        if ours && commit >= last {
+            (last, newest) = (commit, Some((timeline, commit)));
+        }
         ours
     });
     if phantoms > 0 {
@@ -147,7 +151,7 @@ pub(super) async fn leave_out(
         );
     }
     if stored.is_empty() {
-        return Ok(());
+        return Ok(newest);
     }
     // Now, not at login: another instance may have streamed in between.
     if let Some(end) = catalog.wal_end().await?.filter(|end| *end <= last) {
@@ -163,5 +167,5 @@ pub(super) async fn leave_out(
         records.distrust();
     }
     records.already_stored(stored);
-    Ok(())
+    Ok(newest)
 }

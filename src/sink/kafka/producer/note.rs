@@ -92,7 +92,8 @@ impl fmt::Display for Note {
 pub struct Found {
     /// What the group keeps. `None`: it cannot be used.
     pub notes: Option<Vec<Kept>>,
-    /// The newest commit of our records that were met, by timeline; also below what is read back.
+    /// The newest commits of our records that were met, by timeline: of all, and of those below what is
+    /// read back.
     pub newest: Vec<(u32, Lsn)>,
     /// Our producer id.
     pub producer: i64,

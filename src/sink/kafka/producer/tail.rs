@@ -43,6 +43,9 @@ pub(super) struct Sight {
     pub(super) bytes: u64,
     /// By timeline, the newest commit of ours that was met at all.
     pub(super) newest: BTreeMap<u32, Lsn>,
+    /// The same of those below what is read back. The newest of all may be of no worth, as one that a
+    /// promotion took back.
+    pub(super) newest_below: BTreeMap<u32, Lsn>,
 }
 
 /// Where the reading of one partition is.
@@ -304,8 +307,18 @@ impl Sight {
     }
 
     fn meet(&mut self, name: &Name) {
-        let newest = self.newest.entry(name.timeline).or_default();
-        *newest = name.commit.max(*newest);
+        let below = self.wanted.is_some_and(|wanted| name.commit < wanted.from);
+        for map in [Some(&mut self.newest), below.then_some(&mut self.newest_below)] {
+            let Some(map) = map else { continue };
+            let newest = map.entry(name.timeline).or_default();
+            *newest = name.commit.max(*newest);
+        }
+    }
+
+    /// What of both is known.
+    pub(super) fn newest(&self) -> Vec<(u32, Lsn)> {
+        let both = self.newest.iter().chain(&self.newest_below);
+        both.map(|(timeline, commit)| (*timeline, *commit)).collect()
     }
 
     fn keep(&mut self, name: &Name) {

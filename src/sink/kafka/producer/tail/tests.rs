@@ -35,6 +35,7 @@ fn sight(from: u64, max_bytes: u64) -> Sight {
         stored: Stored::new(SOURCE, 10_000),
         bytes: 0,
         newest: BTreeMap::new(),
+        newest_below: BTreeMap::new(),
     }
 }
 
@@ -194,6 +195,18 @@ fn the_newest_commit_is_told_also_if_it_is_confirmed() {
     assert_eq!(read_all(&[plain(2), plain(3), foreign.clone()], 0), (None, Some(Lsn::new(3))));
     assert_eq!(read_all(&[plain(3), plain(7)], 0), (None, Some(Lsn::new(7))));
     assert_eq!(read_all(&[foreign], 0), (None, None));
+}
+
+#[test]
+fn the_newest_below_what_is_read_back_is_told_beside_the_newest() {
+    let (mut log, mut sight) = (Log::default(), sight(5, u64::MAX));
+    for commit in [2, 4, 6, 9] {
+        log.push(&Piece::Plain { source: SOURCE, names: vec![(commit, 0)], codec: Codec::None });
+    }
+    let low = log.end;
+    log.marker(OURS.id, OURS.epoch, Marker::Abort);
+    read(&log, low, &mut sight, &Served { max_bytes: 1 << 20, log_start: 0, starved: vec![false] });
+    assert_eq!(sight.newest(), [(1, Lsn::new(9)), (1, Lsn::new(4))]);
 }
 
 #[test]

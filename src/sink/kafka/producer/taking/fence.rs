@@ -57,6 +57,7 @@ impl Taker {
             stored: self.empty(),
             bytes: 0,
             newest: BTreeMap::new(),
+            newest_below: BTreeMap::new(),
         };
         let mut read = Read { partitions: partitions.len(), ..Read::default() };
         if !partitions.is_empty() {
@@ -89,7 +90,7 @@ impl Taker {
         }
         let found = Found {
             notes: None,
-            newest: sight.newest.into_iter().collect(),
+            newest: sight.newest(),
             producer: fences.first().map_or(identities.data.id, |(_, first)| first.id),
             unsure: tails.iter().find_map(Tail::unsure),
         };

@@ -61,13 +61,19 @@ impl Taker {
         let max_bytes = wanted.max_bytes.min(MOST);
         let wanted = super::super::ReadBack { from: Lsn::new(u64::MAX), max_bytes, ..wanted };
         let (wanted, stored) = (Some(wanted), self.empty());
-        let mut sight =
-            Sight { fences: Vec::new(), wanted, stored, bytes: 0, newest: BTreeMap::new() };
+        let mut sight = Sight {
+            fences: Vec::new(),
+            wanted,
+            stored,
+            bytes: 0,
+            newest: BTreeMap::new(),
+            newest_below: BTreeMap::new(),
+        };
         let metadata = self.metadata(topics).await?;
         let mut tails: Vec<Tail> =
             self.lows(&metadata).await?.into_iter().map(Tail::glance).collect();
         self.read(&metadata, &mut tails, &mut sight, &mut Read::default()).await?;
         let unsure = tails.iter().find_map(Tail::unsure);
-        Ok((sight.newest.into_iter().collect(), unsure))
+        Ok((sight.newest(), unsure))
     }
 }
