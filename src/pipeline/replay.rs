@@ -60,25 +60,29 @@ impl Replay {
         let mark = hasher.finish();
         let first = self.covers.map_or(at, |(first, _)| first);
         self.covers = Some((first, at));
-        let mut another = false;
+        let (mut another, mut place) = (false, self.seen.len());
         if at < self.before {
             let forgotten = self.seen.front().is_none_or(|(oldest, _)| at < *oldest);
-            another = match self.seen.binary_search_by_key(&at, |(at, _)| *at) {
-                Ok(found) => self.seen.get(found) != Some(&(at, mark)),
-                Err(_) => {
+            match self.seen.binary_search_by_key(&at, |(at, _)| *at) {
+                Ok(found) if self.seen.get(found) == Some(&(at, mark)) => return false,
+                Ok(_) => another = true,
+                Err(_) if forgotten => return false,
+                Err(between) => {
                     let covered = |(first, last): &(Lsn, Lsn)| *first <= at && at <= *last;
-                    !forgotten && self.covered.iter().any(covered)
+                    another = self.covered.iter().any(covered);
+                    place = between; // another process streamed it, and it comes to us now
                 }
-            };
-            if !another {
-                return false;
             }
-            self.other_history(at);
+            if another {
+                self.other_history(at);
+                place = 0;
+            }
         }
         if self.seen.len() == MOST {
             self.seen.pop_front();
+            place = place.saturating_sub(1);
         }
-        self.seen.push_back((at, mark));
+        self.seen.insert(place, (at, mark));
         another
     }
 
@@ -143,7 +147,9 @@ mod tests {
         assert!(!replay.is_another(Lsn::new(90), 9u64));
         replay.restart(true);
         assert_eq!(others(&mut replay, 50, &[5, 6, 7, 8, 9, 10]), [false; 6]);
-        // But by now it was seen what there is.
+        // But by now it was seen what there is, also if the server crashes once more.
+        replay.restart(true);
+        assert_eq!(others(&mut replay, 50, &[5, 6, 7, 8, 9, 10]), [false; 6]);
         replay.restart(true);
         assert!(replay.is_another(Lsn::new(75), 7u64));
     }
