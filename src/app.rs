@@ -37,6 +37,7 @@ use crate::{
         session::{self, Session},
         slot::{self, SlotOptions},
         stream,
+        which::Known,
     },
     pipeline::{self, Cuts, Notes, Pipeline, Progress, Records},
     retry::{Backoff, Disposition},
@@ -100,6 +101,7 @@ pub async fn run(
         silence: first_silence(&options),
         last: Progress::default(),
         identity: None,
+        newest_timeline: 0,
         slot_seen: false,
         passive: false,
         looked_up: false,
@@ -133,6 +135,8 @@ struct App {
     last: Progress,
     /// System identifier and timeline of the last session.
     identity: Option<(u64, u32)>,
+    /// The newest timeline that is known of; 0: none.
+    newest_timeline: u32,
     /// Whether this process streamed from the slot.
     slot_seen: bool,
     /// Whether another one did when it was last looked at.
@@ -162,6 +166,7 @@ impl App {
                 backoff.reset();
             }
             self.mind_silence(&error, before);
+            self.newest_timeline = self.newest_timeline.max(error.newest_timeline());
             self.passive = error.busy();
             let (role, pause) = if self.passive {
                 (Role::Waiting, self.options.check_interval)
@@ -217,7 +222,7 @@ impl App {
             () = stop.cancelled() => return self.stopped(),
             session = self.prepare() => session?,
         };
-        let (ready, wal_end) = (session.ready.clone(), session.wal_end);
+        let (ready, wal_end) = (session.ready.clone(), session.identity.wal_end);
         let options = self.options.clone();
         let lease = Lease::new(options.postgres.wal_sender_timeout);
         let (max_message, silence) = (options.postgres.max_message, self.silence);
@@ -275,6 +280,7 @@ impl App {
     /// The slot is ours: a new ledger page is begun.
     fn begin(&mut self, ready: &slot::Ready, timeline: u32, rewound: bool) {
         let identity = (ready.server.system_identifier, timeline);
+        self.newest_timeline = self.newest_timeline.max(timeline);
         let same_history = self.identity.replace(identity) == Some(identity) && !rewound;
         if let Some(records) = &mut self.records {
             records.restart(ready.confirmed_flush, same_history);
@@ -323,7 +329,11 @@ impl App {
     async fn open(&self, create: bool) -> Result<Session, session::Error> {
         let Options { postgres, publication, slot, .. } = &self.options;
         let slot = SlotOptions { create, ..slot.clone() };
-        Session::open(postgres, publication, &slot, &self.mapped).await
+        let known = Known {
+            system_identifier: self.identity.map(|(system, _)| system),
+            timeline: self.newest_timeline,
+        };
+        Session::open(postgres, publication, &slot, &self.mapped, known).await
     }
 
     async fn reach_kafka(&mut self) -> Result<(), Error> {

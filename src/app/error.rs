@@ -81,6 +81,15 @@ impl Error {
         matches!(**source, pipeline::Error::Stream(stream::Error::Silent { .. }))
     }
 
+    /// The timeline that another server was on, if this one was left behind; else 0.
+    pub(super) fn newest_timeline(&self) -> u32 {
+        let Self::Stream { source, .. } = self else { return 0 };
+        match **source {
+            pipeline::Error::OldTimeline { newest, .. } => newest,
+            _ => 0,
+        }
+    }
+
     /// Whether another consumer has the slot: normal for a passive instance.
     pub(super) const fn busy(&self) -> bool {
         matches!(self, Self::Session(session::Error::Slot(slot::Error::Busy { .. })))

@@ -37,8 +37,8 @@ pub(super) fn build(s: &mut Settings) -> Postgres {
     let user = name(s, "postgres.user");
     Postgres {
         connect: connect::Options {
+            target: target(s, hosts.len()),
             hosts,
-            target: target(&s.word("postgres.target_session_attrs")),
             database: database(s, &user),
             user,
             password,
@@ -246,8 +246,13 @@ fn database(s: &mut Settings, user: &str) -> String {
     user.to_owned()
 }
 
-fn target(word: &str) -> TargetSession {
-    match word {
+fn target(s: &mut Settings, hosts: usize) -> TargetSession {
+    let default = if hosts > 1 { "primary" } else { "any" };
+    let word = s.text("postgres.target_session_attrs").unwrap_or_else(|| {
+        s.computed.insert("postgres.target_session_attrs", quoted(default));
+        default.to_owned()
+    });
+    match word.as_str() {
         "read-write" => TargetSession::ReadWrite,
         "read-only" => TargetSession::ReadOnly,
         "primary" => TargetSession::Primary,

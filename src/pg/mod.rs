@@ -12,3 +12,4 @@ pub mod slot;
 pub mod sqlstate;
 pub mod stream;
 pub mod timeline;
+pub mod which;

@@ -10,6 +10,7 @@ use super::{
     slot::{self, PublicationOptions, Ready, SlotOptions},
     stream::{self, ReplicationStream},
     timeline::{self, Timelines},
+    which::{self, Identity, Known},
 };
 use crate::{
     lsn::Lsn,
@@ -59,14 +60,13 @@ pub struct Session {
     catalog: Catalog,
     /// What was found.
     pub ready: Ready,
-    /// The history of the server's timeline.
-    pub timelines: Timelines,
-    /// Where its WAL ended at login.
-    pub wal_end: Lsn,
+    /// Who the server is.
+    pub identity: Identity,
 }
 
 impl Session {
-    /// Logs in twice and checks that everything is in place; `mapped` are the tables of `[tables]`.
+    /// Logs in twice and checks that everything is in place; `known` is what earlier sessions saw,
+    /// `mapped` are the tables of `[tables]`.
     ///
     /// # Errors
     /// See [`Error`].
@@ -75,13 +75,13 @@ impl Session {
         publications: &PublicationOptions,
         slot: &SlotOptions,
         mapped: &[String],
+        known: Known,
     ) -> Result<Self, Error> {
-        let mut replication = Connection::open(postgres, Kind::Replication).await?;
-        let (timelines, wal_end) = identify(&mut replication).await?;
+        let (replication, identity) = which::open(postgres, known).await?;
         let mut catalog = Catalog::new(postgres, &replication);
         let client = catalog.client().await?;
         let ready = slot::prepare(client, publications, slot, mapped).await?;
-        Ok(Self { replication, catalog, ready, timelines, wal_end })
+        Ok(Self { replication, catalog, ready, identity })
     }
 
     /// The same through a temporary slot that PostgreSQL drops with the connection: for `tail`.
@@ -95,7 +95,7 @@ impl Session {
         waiting: impl FnOnce(),
     ) -> Result<Self, Error> {
         let mut replication = Connection::open(postgres, Kind::Replication).await?;
-        let (timelines, wal_end) = identify(&mut replication).await?;
+        let identity = which::identify(&mut replication).await?;
         let mut catalog = Catalog::new(postgres, &replication);
         let client = catalog.client().await?;
         let (server, mut warnings) = slot::check_server(client).await?;
@@ -113,7 +113,7 @@ impl Session {
         waiting();
         let create = slot::create_temporary(slot, ready.server.version_num);
         replication.simple_query(&create).await?;
-        Ok(Self { replication, catalog, ready, timelines, wal_end })
+        Ok(Self { replication, catalog, ready, identity })
     }
 
     /// `START_REPLICATION … 0/0`: the slot decides where.
@@ -136,7 +136,7 @@ impl Session {
             let _ = socket.set_low_watermark(start.options.low_watermark);
         }
         let stream = ReplicationStream::new(socket, &received, publications, start);
-        Ok((stream, self.catalog, self.timelines))
+        Ok((stream, self.catalog, self.identity.timelines))
     }
 }
 
@@ -197,26 +197,6 @@ impl Catalog {
             None => Err(Error::Identity { what: "no connection" }),
         }
     }
-}
-
-/// `IDENTIFY_SYSTEM`: the history of its timeline, and the end of its WAL.
-async fn identify(replication: &mut Connection) -> Result<(Timelines, Lsn), Error> {
-    let rows = replication.simple_query("IDENTIFY_SYSTEM").await?;
-    let text = |column| rows.first().and_then(|row| row.get(column)).and_then(Option::as_deref);
-    let current: u32 = text(1)
-        .and_then(|text| text.parse().ok())
-        .ok_or(Error::Identity { what: "no timeline" })?;
-    let wal_end: Lsn = text(2)
-        .and_then(|text| text.parse().ok())
-        .ok_or(Error::Identity { what: "no WAL position" })?;
-    if current <= 1 {
-        // Timeline 1 has no history: asking is an error.
-        return Ok((Timelines::single(current), wal_end));
-    }
-    let rows = replication.simple_query(&format!("TIMELINE_HISTORY {current}")).await?;
-    let file = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
-    let file = file.ok_or(Error::Identity { what: "no timeline history" })?;
-    Ok((Timelines::parse(current, file.as_bytes())?, wal_end))
 }
 
 #[cfg(test)]

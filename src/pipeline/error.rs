@@ -54,6 +54,18 @@ pub enum Error {
     /// The slot was moved by somebody else.
     #[error(transparent)]
     Moved(#[from] Moved),
+    /// The server was left behind by a promotion.
+    #[error(
+        "PostgreSQL is on timeline {timeline}, and Kafka knows of timeline {newest}: it is a former \
+         primary, and what is written there now is no part of the stream. Let it follow the new \
+         primary (pg_rewind), or name that one in postgres.url"
+    )]
+    OldTimeline {
+        /// The server's.
+        timeline: u32,
+        /// The newest that was streamed from.
+        newest: u32,
+    },
     /// Kafka.
     #[error(transparent)]
     Sink(#[from] kafka::Error),
@@ -144,6 +156,7 @@ impl Error {
             Self::Row { source, .. } => Disposition::Halt(source.exit()),
             Self::Sink(error) => error.disposition(),
             Self::Moved(_) => Disposition::Halt(Exit::Gap),
+            Self::OldTimeline { .. } => Disposition::Retry,
             Self::Drain { .. } => Disposition::Halt(Exit::Drain),
         }
     }

@@ -52,6 +52,10 @@ impl Pipeline<'_> {
         let (told, trouble) = (self.progress(false), self.producer.troubles());
         let Self { stream, relations, catalog, records, producer, report, notes, .. } = self;
         let work = async {
+            // Before anybody is shut out: who streams from the new primary must not be.
+            let claim = Claim { read_back: None, ..start.claim.clone() };
+            let found = producer.look(claim, Vec::new()).await?;
+            not_left_behind(found.timeline(), relations.timelines())?;
             let Taken { stored, mut found, .. } = producer.take(start.claim.clone()).await?;
             failpoint::hit("topics taken");
             let newest = leave_out(stored, relations.timelines(), catalog, records).await?;
@@ -82,8 +86,9 @@ impl Start<'_> {
         found: &Found,
         timelines: &Timelines,
         records: &Records,
-    ) -> Result<Lsn, Moved> {
+    ) -> Result<Lsn, Error> {
         let (slot, at) = (self.slot, self.confirmed);
+        not_left_behind(found.timeline(), timelines)?;
         if self.rewound {
             return Ok(at);
         }
@@ -108,7 +113,9 @@ impl Start<'_> {
                 slot, from = %known, to = %at,
                 "a gap is accepted: what was committed in between is in no topic"
             ),
-            Verdict::Gap(known) => return Err(Moved { slot: slot.to_owned(), at, known }),
+            Verdict::Gap(known) => {
+                return Err(Moved { slot: slot.to_owned(), at, known }.into());
+            }
         }
         Ok(last.map_or(at, |last| at.max(last.position)))
     }
@@ -123,6 +130,12 @@ impl Start<'_> {
     }
 }
 
+/// Whether this server is on the newest timeline of which anything is known.
+fn not_left_behind(newest: u32, timelines: &Timelines) -> Result<(), Error> {
+    let timeline = timelines.current();
+    if timeline < newest { Err(Error::OldTimeline { timeline, newest }) } else { Ok(()) }
+}
+
 /// Has the rows with these names left out, as far as this server has them, or will send them again:
 /// not those that an earlier primary wrote beyond the point where its standby was promoted, and none
 /// at all from a server that was put back to an earlier state. Gives back the newest of them, with its
@@ -133,14 +146,16 @@ pub(super) async fn leave_out(
     catalog: &mut Catalog,
     records: &mut Records,
 ) -> Result<Option<(u32, Lsn)>, Error> {
-    let (mut last, mut newest) = (Lsn::ZERO, None);
+    let (mut last, mut newest, mut newest_timeline) = (Lsn::ZERO, None, 0);
     let phantoms = stored.retain(|timeline, commit| {
+        newest_timeline = newest_timeline.max(timeline);
         let ours = timelines.of(commit) == timeline || planted(Bug::PhantomsCount);
         if ours && commit >= last {
             (last, newest) = (commit, Some((timeline, commit)));
         }
         ours
     });
+    not_left_behind(newest_timeline, timelines)?;
     if phantoms > 0 {
         metrics::phantoms(phantoms);
         tracing::warn!(

@@ -38,19 +38,33 @@ impl Pair {
     }
 
     fn start(&self) -> Pgsluice {
+        let mut sluice = self.spawn(&[&self.primary, &self.standby]);
+        sluice.wait_ready(LIMIT);
+        sluice
+    }
+
+    fn spawn(&self, servers: &[&Postgres]) -> Pgsluice {
         let Self { name, admin, .. } = self;
-        let (one, other) = (self.primary.port(), self.standby.port());
+        let hosts: Vec<_> = servers.iter().map(|one| format!("127.0.0.1:{}", one.port())).collect();
+        let hosts = hosts.join(",");
         let config = format!(
-            "[postgres]\nurl = \"postgres://cdc_user@127.0.0.1:{one},127.0.0.1:{other}/{name}\"\n\
+            "[postgres]\nurl = \"postgres://cdc_user@{hosts}/{name}\"\n\
              target_session_attrs = \"primary\"\nretry_max = \"500ms\"\n\
              [publication]\nname = \"p\"\n[slot]\nname = \"{name}\"\ncheck_interval = \"100ms\"\n\
              [kafka]\nbrokers = \"{}\"\n[topic]\ntemplate = \"{name}.{{schema}}.{{table}}\"\n\
              create = true\npartitions = 3\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n",
             kafka().brokers(),
         );
-        let mut sluice = Pgsluice::spawn(&config, &["run", "--set", "log.format=text"]);
-        sluice.wait_ready(LIMIT);
-        sluice
+        Pgsluice::spawn(&config, &["run", "--set", "log.format=text"])
+    }
+
+    /// Waits until the slot there has passed all that is written there.
+    #[track_caller]
+    fn wait_confirmed(&self, on: &Postgres) {
+        let now = on.sql("select pg_current_wal_insert_lsn()");
+        let of = format!("from pg_replication_slots where slot_name = '{}'", self.name);
+        let sql = format!("select confirmed_flush_lsn >= '{now}' {of}");
+        eventually(LIMIT, "all is confirmed", || on.sql(&sql) == "t");
     }
 
     fn insert(&self, on: &Postgres, from: usize, count: usize) {
@@ -112,10 +126,7 @@ fn a_promotion_that_loses_wal_loses_no_row_of_the_new_timeline_and_counts_the_ot
         if killed {
             sluice = pair.start();
         }
-        let now = pair.standby.sql("select pg_current_wal_insert_lsn()");
-        let sql = format!("select confirmed_flush_lsn >= '{now}' from pg_replication_slots");
-        let sql = format!("{sql} where slot_name = '{name}'");
-        eventually(LIMIT, "all is confirmed", || pair.standby.sql(&sql) == "t");
+        pair.wait_confirmed(&pair.standby);
         let words = ["WARN", "its predecessor wrote them", &format!("records={PHANTOMS}")];
         sluice.wait_log(LIMIT, &words);
         assert_eq!(sluice.metric("pgsluice_phantoms_total", &[]) as usize, PHANTOMS);
@@ -136,4 +147,60 @@ fn a_promotion_that_loses_wal_loses_no_row_of_the_new_timeline_and_counts_the_ot
         assert!(commit(id(1000)) < commit(id(149)), "{} {}", id(1000), id(149));
         assert_eq!(sluice.stop(LIMIT), 0, "{}", sluice.log());
     });
+}
+
+/// The former primary is started again, alone, and takes writes as ever.
+#[test]
+fn of_a_former_primary_no_row_is_sent() {
+    postgres();
+    kafka();
+    let pair = Pair::new("former", 5);
+    let (old, new) = (&pair.primary, &pair.standby);
+    let mut sluice = pair.start();
+    pair.insert(old, 0, 4);
+    pair.wait_synced();
+    pair.insert(old, 4, 4);
+    pair.wait_confirmed(old);
+    old.ctl("kill");
+    new.ctl("promote");
+    pair.insert(new, 1000, 4);
+    pair.wait_confirmed(new);
+    old.ctl("start");
+
+    let mut rows: Vec<u32> = (0..8).chain(1000..1004).collect();
+    for round in 0..5 {
+        pair.insert(old, 100 + round, 1);
+        new.sql("select pg_terminate_backend(active_pid) from pg_replication_slots where active");
+        pair.insert(new, 2000 + round, 1);
+        pair.wait_confirmed(new);
+        rows.push(u32::try_from(2000 + round).unwrap());
+    }
+    let at = format!("127.0.0.1:{}", old.port());
+    sluice.kill();
+
+    // Whoever knows nothing of it learns it from Kafka, and shuts nobody out.
+    let mut late = pair.start();
+    pair.insert(new, 3000, 1);
+    pair.wait_confirmed(new);
+    rows.push(3000);
+    assert_eq!(late.stop(LIMIT), 0, "{}", late.log());
+    new.ctl("kill");
+    for servers in [&[old][..], &[old, new][..]] {
+        let mut misled = pair.spawn(servers);
+        misled.wait_log(LIMIT, &["WARN", "is on timeline 1, and Kafka knows of timeline 2"]);
+        pair.insert(old, 200 + servers.len(), 1);
+        misled
+            .wait_log(LIMIT, &["WARN", &at, "is on timeline 1, and timeline 2 was streamed from"]);
+        let (code, body) = misled.http("/readyz").unwrap();
+        assert_eq!(code, 503, "{body}");
+        assert_eq!(misled.stop(LIMIT), 0, "{}", misled.log());
+    }
+    assert_eq!(rows_of(&ours(&pair.topic())), rows);
+    new.ctl("start");
+    let mut again = pair.start();
+    pair.insert(new, 4000, 1);
+    pair.wait_confirmed(new);
+    rows.push(4000);
+    assert_eq!(rows_of(&ours(&pair.topic())), rows, "{}", again.log());
+    assert_eq!(again.stop(LIMIT), 0, "{}", again.log());
 }

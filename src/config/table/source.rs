@@ -64,8 +64,8 @@ pub(super) const KEYS: &[Key] = &[
     key(
         "postgres.target_session_attrs",
         Words(&["any", "read-write", "read-only", "primary", "standby", "prefer-standby"]),
-        Is("any"),
-        "which of several hosts will do",
+        By("primary of several hosts, any if there is one"),
+        "which of several hosts will do; of those that do, the one on the newest timeline",
     ),
     key("postgres.application_name", Text, Is("pgsluice"), "shown in pg_stat_activity"),
     key("postgres.options", Text, NONE, "more \"-c name=value\" for our own connections"),

@@ -127,6 +127,33 @@ pub enum Error {
         /// `target_session_attrs`.
         wanted: TargetSession,
     },
+    /// It was left behind by a promotion.
+    #[error(
+        "PostgreSQL at {to} is on timeline {timeline}, and timeline {newest} was streamed from: it is \
+         a former primary, and what is written there now is no part of the stream. Let it follow the \
+         new primary (pg_rewind), or name that one in postgres.url"
+    )]
+    OldTimeline {
+        /// Server.
+        to: String,
+        /// Its timeline.
+        timeline: u32,
+        /// The newest that was seen.
+        newest: u32,
+    },
+    /// It is none of ours.
+    #[error(
+        "PostgreSQL at {to} is another cluster (system identifier {found}) than the one that was \
+         streamed from ({known}): if that is meant, start pgsluice anew"
+    )]
+    OtherCluster {
+        /// Server.
+        to: String,
+        /// Its system identifier.
+        found: u64,
+        /// That of the last session.
+        known: u64,
+    },
     /// None of several would do.
     #[error("no PostgreSQL server will do: {}", Attempts(.0))]
     Hosts(
@@ -142,7 +169,11 @@ impl Error {
         match self {
             Self::Net(error) | Self::Untrusted(error) => error.disposition(),
             Self::Server { during, error, .. } => sqlstate::disposition(&error.sqlstate, *during),
-            Self::Broken { .. } | Self::Role { .. } | Self::Hosts(_) => Disposition::Retry,
+            Self::Broken { .. }
+            | Self::Role { .. }
+            | Self::OldTimeline { .. }
+            | Self::OtherCluster { .. }
+            | Self::Hosts(_) => Disposition::Retry,
             Self::Protocol { .. }
             | Self::TooOld { .. }
             | Self::NoTls { .. }

@@ -32,6 +32,7 @@ pub use error::Error;
 pub use query::Row;
 pub use server_error::ServerError;
 pub use sql::{Sql, sql};
+pub use target::Candidates;
 use wire::Wire;
 
 /// A server to try.
@@ -167,6 +168,11 @@ impl Connection {
     /// The one host's, or all of theirs.
     pub async fn open(options: &Options, kind: Kind) -> Result<Self, Error> {
         target::open(options, kind).await
+    }
+
+    /// Logs in at all of the hosts at once: whoever is to choose among them.
+    pub async fn candidates(options: &Options, kind: Kind, wanted: TargetSession) -> Candidates {
+        Candidates::find(options, kind, wanted).await
     }
 
     /// Logs in at this host, whatever its role.

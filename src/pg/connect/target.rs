@@ -1,9 +1,77 @@
 //! Which of several hosts: libpq's `target_session_attrs`.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use super::{Connection, Error, Kind, Options, TargetSession};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::time::{Instant, timeout_at};
+
+use super::{Connection, Error, Host, Kind, Options, TargetSession};
 use crate::retry::Disposition;
+
+/// How long the others may take once one that will do has answered. A host that is away does not
+/// hold up the rest for its whole timeout.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Those of the hosts that will do, in their order, and why the others will not.
+#[derive(Debug, Default)]
+pub struct Candidates {
+    /// Logged in.
+    pub fit: Vec<Connection>,
+    /// Passed over.
+    pub passed: Vec<(Host, Error)>,
+}
+
+impl Candidates {
+    /// Logs in at all of the hosts at once.
+    pub(super) async fn find(options: &Options, kind: Kind, wanted: TargetSession) -> Self {
+        let attempts = options.hosts.iter().enumerate();
+        let attempt = async |(at, host)| (at, attempt(options, host, kind, wanted).await);
+        let mut attempts: FuturesUnordered<_> = attempts.map(attempt).collect();
+        let (mut all, mut over) = (Vec::new(), None);
+        loop {
+            let next = match over {
+                None => attempts.next().await,
+                Some(over) => match timeout_at(over, attempts.next()).await {
+                    Ok(next) => next,
+                    Err(_) => break,
+                },
+            };
+            let Some((at, result)) = next else { break };
+            if result.is_ok() {
+                over.get_or_insert_with(|| Instant::now() + GRACE);
+            }
+            all.push((at, result));
+        }
+        all.sort_by_key(|(at, _)| *at);
+        let mut found = Self::default();
+        for (at, result) in all {
+            match (result, options.hosts.get(at)) {
+                (Ok(connection), _) => found.fit.push(connection),
+                (Err(error), Some(host)) => found.passed.push((host.clone(), error)),
+                (Err(_), None) => {}
+            }
+        }
+        found
+    }
+
+    /// Why there is none.
+    #[must_use]
+    pub fn error(mut self) -> Error {
+        // What only a person can heal is not hidden behind a host that is away.
+        let halts = |(_, error): &(_, Error)| error.disposition() != Disposition::Retry;
+        if let Some(at) = self.passed.iter().position(halts) {
+            return self.passed.swap_remove(at).1;
+        }
+        match (self.passed.pop(), self.passed.is_empty()) {
+            (None, _) => Error::Setting { what: "the list of hosts", why: "it is empty" },
+            (Some((_, only)), true) => only,
+            (Some(last), false) => {
+                self.passed.push(last);
+                Error::Hosts(self.passed)
+            }
+        }
+    }
+}
 
 /// As it reads after "is not".
 impl fmt::Display for TargetSession {
@@ -31,33 +99,32 @@ pub(super) async fn open(options: &Options, kind: Kind) -> Result<Connection, Er
 }
 
 async fn first(options: &Options, kind: Kind, wanted: TargetSession) -> Result<Connection, Error> {
-    let mut failed = Vec::new();
+    let mut found = Candidates::default();
     for host in &options.hosts {
-        let error = match Connection::open_at(options, host, kind).await {
-            Ok(mut connection) => match fits(&mut connection, wanted).await {
-                Ok(true) => return Ok(connection),
-                Ok(false) => {
-                    connection.close().await;
-                    Error::Role { to: host.to_string(), wanted }
-                }
-                Err(error) => error,
-            },
-            Err(error) => error,
-        };
-        if error.disposition() != Disposition::Retry {
-            return Err(error);
-        }
-        tracing::debug!(%host, %error, "passing over a host");
-        failed.push((host.clone(), error));
-    }
-    match (failed.pop(), failed.is_empty()) {
-        (None, _) => Err(Error::Setting { what: "the list of hosts", why: "it is empty" }),
-        (Some((_, only)), true) => Err(only),
-        (Some(last), false) => {
-            failed.push(last);
-            Err(Error::Hosts(failed))
+        match attempt(options, host, kind, wanted).await {
+            Ok(connection) => return Ok(connection),
+            Err(error) if error.disposition() != Disposition::Retry => return Err(error),
+            Err(error) => {
+                tracing::debug!(%host, %error, "passing over a host");
+                found.passed.push((host.clone(), error));
+            }
         }
     }
+    Err(found.error())
+}
+
+async fn attempt(
+    options: &Options,
+    host: &Host,
+    kind: Kind,
+    wanted: TargetSession,
+) -> Result<Connection, Error> {
+    let mut connection = Connection::open_at(options, host, kind).await?;
+    if fits(&mut connection, wanted).await? {
+        return Ok(connection);
+    }
+    connection.close().await;
+    Err(Error::Role { to: host.to_string(), wanted })
 }
 
 /// PostgreSQL 14 and later report both settings at login, and again when they change; a pooler may

@@ -101,6 +101,15 @@ pub struct Found {
     pub unsure: Option<Unsure>,
 }
 
+impl Found {
+    /// The newest timeline of all that is known; 0: nothing is.
+    #[must_use]
+    pub fn timeline(&self) -> u32 {
+        let noted = self.notes.iter().flatten().map(|one| one.note.timeline);
+        noted.chain(self.newest.iter().map(|(timeline, _)| *timeline)).max().unwrap_or(0)
+    }
+}
+
 /// Why records of ours may have been where none is.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Unsure {

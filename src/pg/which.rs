@@ -1,0 +1,135 @@
+//! Which server is streamed from: of those that will do, the one on the newest timeline.
+//!
+//! A former primary that was started again, alone, takes writes as it ever did, and its rows are no
+//! part of the stream: a promotion made another the primary.
+//!
+//! **Must stay true.** A server on an older timeline than was seen once is never streamed from, nor
+//! is one of another cluster, also where it is the only one that answers.
+
+use tokio::time::timeout;
+
+use super::{
+    connect::{self, Candidates, Connection, Kind, TargetSession},
+    session::Error,
+    timeline::Timelines,
+};
+use crate::{lsn::Lsn, net, retry::Disposition};
+
+/// What was seen of the cluster before.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Known {
+    /// `None`: nothing yet.
+    pub system_identifier: Option<u64>,
+    /// The newest timeline; 0: none yet.
+    pub timeline: u32,
+}
+
+/// Who a server is, by `IDENTIFY_SYSTEM` and `TIMELINE_HISTORY`.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// Of the cluster.
+    pub system_identifier: u64,
+    /// The history of its timeline.
+    pub timelines: Timelines,
+    /// Where its WAL ended at login.
+    pub wal_end: Lsn,
+}
+
+/// Logs in at the server to stream from.
+///
+/// # Errors
+/// None will do, and why.
+pub(super) async fn open(
+    options: &connect::Options,
+    known: Known,
+) -> Result<(Connection, Identity), Error> {
+    let wanted: &[_] = match options.target {
+        TargetSession::PreferStandby => &[TargetSession::Standby, TargetSession::Any],
+        ref other => std::slice::from_ref(other),
+    };
+    let mut passed = Vec::new();
+    for wanted in wanted {
+        let found = Connection::candidates(options, Kind::Replication, *wanted).await;
+        let (newest, more) = newest(options, found, known).await?;
+        passed = more;
+        if let Some(newest) = newest {
+            return Ok(newest);
+        }
+    }
+    Err(Candidates { fit: Vec::new(), passed }.error().into())
+}
+
+type Passed = Vec<(connect::Host, connect::Error)>;
+
+/// The one on the newest timeline, the first of several.
+async fn newest(
+    options: &connect::Options,
+    found: Candidates,
+    known: Known,
+) -> Result<(Option<(Connection, Identity)>, Passed), Error> {
+    let Candidates { fit, mut passed } = found;
+    let mut newest: Option<(Connection, Identity)> = None;
+    for mut connection in fit {
+        let host = connection.host().clone();
+        let after = options.tcp.connect_timeout;
+        let identity = match timeout(after, identify(&mut connection)).await {
+            Ok(Ok(identity)) => identity,
+            Ok(Err(Error::Connect(error))) if error.disposition() == Disposition::Retry => {
+                passed.push((host, error));
+                continue;
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(_) => {
+                let error = net::Error::Timeout { to: host.to_string(), after };
+                passed.push((host, error.into()));
+                continue;
+            }
+        };
+        let timeline = identity.timelines.current();
+        let spare = if let Some(error) = known.refuses(&host, &identity) {
+            passed.push((host, error));
+            Some(connection)
+        } else if newest.as_ref().is_none_or(|(_, best)| best.timelines.current() < timeline) {
+            newest.replace((connection, identity)).map(|(connection, _)| connection)
+        } else {
+            Some(connection)
+        };
+        if let Some(spare) = spare {
+            spare.close().await;
+        }
+    }
+    Ok((newest, passed))
+}
+
+impl Known {
+    fn refuses(self, host: &connect::Host, identity: &Identity) -> Option<connect::Error> {
+        let (to, found) = (host.to_string(), identity.system_identifier);
+        if let Some(known) = self.system_identifier.filter(|known| *known != found) {
+            return Some(connect::Error::OtherCluster { to, found, known });
+        }
+        let (timeline, newest) = (identity.timelines.current(), self.timeline);
+        (timeline < newest).then_some(connect::Error::OldTimeline { to, timeline, newest })
+    }
+}
+
+/// Asks a walsender.
+pub(super) async fn identify(replication: &mut Connection) -> Result<Identity, Error> {
+    let rows = replication.simple_query("IDENTIFY_SYSTEM").await?;
+    let text = |column| rows.first().and_then(|row| row.get(column)).and_then(Option::as_deref);
+    let lacks = |what| move || Error::Identity { what };
+    let system_identifier =
+        text(0).and_then(|text| text.parse().ok()).ok_or_else(lacks("no system identifier"))?;
+    let current: u32 =
+        text(1).and_then(|text| text.parse().ok()).ok_or_else(lacks("no timeline"))?;
+    let wal_end: Lsn =
+        text(2).and_then(|text| text.parse().ok()).ok_or_else(lacks("no WAL position"))?;
+    if current <= 1 {
+        // Timeline 1 has no history: asking is an error.
+        return Ok(Identity { system_identifier, timelines: Timelines::single(current), wal_end });
+    }
+    let rows = replication.simple_query(&format!("TIMELINE_HISTORY {current}")).await?;
+    let file = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
+    let file = file.ok_or_else(lacks("no timeline history"))?;
+    let timelines = Timelines::parse(current, file.as_bytes())?;
+    Ok(Identity { system_identifier, timelines, wal_end })
+}
