@@ -9,6 +9,7 @@ mod error;
 mod missing;
 mod shown;
 mod trouble;
+pub mod vigil;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -23,6 +24,7 @@ pub use self::{
 use self::{
     shown::{set_role, show},
     trouble::Trouble,
+    vigil::Vigil,
 };
 use crate::{
     batch::{self, Batcher},
@@ -38,7 +40,7 @@ use crate::{
         slot::{self, SlotOptions},
         stream,
     },
-    pipeline::{self, Cuts, Notes, Pipeline, Progress, Records},
+    pipeline::{self, Cuts, Notes, Pipeline, Progress, Pulse, Records},
     retry::{Backoff, Disposition},
     route::{self, Routes},
     sink::{self, kafka::Producer},
@@ -74,6 +76,8 @@ pub struct Options {
     pub pipeline: pipeline::Options,
     /// How rows are stored only once.
     pub once: Once,
+    /// What is done about the slot beside the stream.
+    pub vigil: vigil::Options,
     /// `admin.listen`; `None`: no HTTP.
     pub admin: Option<SocketAddr>,
     /// `--accept-gap`: a gap that this start finds is no reason not to go on.
@@ -91,6 +95,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     let routes = Routes::new(options.route.clone())?;
     let mapped = routes.listed();
+    let (vigil, pulse) = Vigil::begin(&options, status.clone());
     let mut app = App {
         routes,
         mapped,
@@ -106,6 +111,8 @@ pub async fn run(
         warned: BTreeSet::new(),
         trouble: Trouble::default(),
         accept_gap: options.accept_gap,
+        vigil,
+        pulse: Some(pulse),
         options,
     };
     app.supervise(&stop).await
@@ -144,6 +151,9 @@ struct App {
     trouble: Trouble,
     /// Until the first session has begun.
     accept_gap: bool,
+    vigil: Vigil,
+    /// Until there are records that tell it.
+    pulse: Option<Pulse>,
 }
 
 impl App {
@@ -163,6 +173,7 @@ impl App {
             }
             self.mind_silence(&error, before);
             self.passive = error.busy();
+            self.vigil.inactive(self.passive);
             let (role, pause) = if self.passive {
                 (Role::Waiting, self.options.check_interval)
             } else {
@@ -218,6 +229,7 @@ impl App {
             session = self.prepare() => session?,
         };
         let (ready, wal_end) = (session.ready.clone(), session.wal_end);
+        let host = session.host().clone();
         let options = self.options.clone();
         let lease = Lease::new(options.postgres.wal_sender_timeout);
         let (max_message, silence) = (options.postgres.max_message, self.silence);
@@ -230,6 +242,7 @@ impl App {
             started = session.start(&options.slot.name, names, start) => started?,
         };
         failpoint::hit("slot taken");
+        self.vigil.active(&host, &ready);
         let timeline = timelines.current();
         let rewound = self.rewound(&ready, wal_end, timeline);
         self.begin(&ready, timeline, rewound);
@@ -333,16 +346,20 @@ impl App {
         Ok(())
     }
 
-    fn new_records(&self, system_identifier: u64) -> Records {
+    fn new_records(&mut self, system_identifier: u64) -> Records {
         let Options { slot, publication, encode, batch, partitioner, pipeline, .. } = &self.options;
         let source = Source::new(system_identifier, &slot.name, &publication.names);
-        Records::new(
+        let mut records = Records::new(
             Batcher::new(*batch),
             self.routes.clone(),
             Encoder::new(encode.clone(), source),
             *partitioner,
             pipeline.timestamp,
-        )
+        );
+        if let Some(pulse) = self.pulse.take() {
+            records.mind(pulse);
+        }
+        records
     }
 
     /// Every topic that the configuration names, and those of the published tables.
