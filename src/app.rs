@@ -242,7 +242,6 @@ impl App {
             started = session.start(&options.slot.name, names, start) => started?,
         };
         failpoint::hit("slot taken");
-        self.vigil.active(&host, &ready);
         let timeline = timelines.current();
         let rewound = self.rewound(&ready, wal_end, timeline);
         self.begin(&ready, timeline, rewound);
@@ -280,6 +279,7 @@ impl App {
         }
         self.accept_gap = false; // it was for this start
         self.trouble.over();
+        self.vigil.active(&host, &ready);
         tracing::info!(slot = name, from = %ready.confirmed_flush, timeline, "streaming");
         set_role(&self.status, Role::Streaming, None);
         pipeline.run(stop).await.map_err(over)

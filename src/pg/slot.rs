@@ -25,7 +25,7 @@ use tokio_postgres::Client;
 pub use self::{
     command::{create_temporary, start_replication},
     error::{Error, Place},
-    hold::{Hold, Oldest, Walsender, hold, walsender},
+    hold::{Hold, Oldest, Walsender, hold, log_running, walsender},
     publication::{Published, prepare as prepare_publication},
     state::{Health, health},
     young::{Report, publication_too_young},

@@ -185,7 +185,7 @@ mod tests {
     const MB: u64 = 1 << 20;
 
     fn hold(keep: Option<u64>, oldest: Option<Oldest>) -> Hold {
-        Hold { inactive: None, keep, in_recovery: false, oldest }
+        Hold { inactive: None, keep, in_recovery: false, may_log_running: false, oldest }
     }
 
     fn transaction(xid: &str) -> Oldest {

@@ -2,6 +2,7 @@
 
 use std::{collections::HashSet, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio::{
     select,
     sync::watch,
@@ -33,6 +34,9 @@ use crate::{
 /// Between two attempts to connect.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// With more WAL than a segment that is confirmed and kept all the same, it is worth a small record to let go of it.
+const LET_GO: u64 = 16 << 20;
 
 /// Why the connection is of no use. The stream says itself what it has: this is only for debugging.
 #[derive(Debug, thiserror::Error)]
@@ -159,6 +163,10 @@ impl Task {
         timeout(PATIENCE, sql.batch_execute(heartbeat::SETTINGS)).await??;
         let mut look_at = Instant::now();
         loop {
+            // What came back while a statement was waited for is not late.
+            if let Some((number, at)) = self.signs.returned().now_or_never() {
+                self.returned(number, at);
+            }
             if !self.options.interval.is_zero() && Instant::now() >= look_at {
                 self.look(sql, source).await?;
                 look_at = Instant::now() + self.options.interval;
@@ -296,6 +304,11 @@ impl Task {
         let held = self.holder.holds(&health, &hold, Instant::now());
         if source.is_none() {
             return Ok(()); // who streams says it
+        }
+        let ours = health.unconfirmed_bytes > health.retained_bytes / 2;
+        if hold.may_log_running && !hold.in_recovery && !ours && health.retained_bytes > LET_GO {
+            timeout(PATIENCE, slot::log_running(sql)).await??;
+            tracing::debug!("had the running transactions logged, so that the slot may move");
         }
         for word in self.concerns.judge(&health, &hold, held) {
             match word {

@@ -34,6 +34,8 @@ pub struct Hold {
     pub keep: Option<u64>,
     /// Whether the server takes no writes, being a standby.
     pub in_recovery: bool,
+    /// Whether the role may have the running transactions logged (16+), past which alone a slot moves.
+    pub may_log_running: bool,
     /// A slot cannot move past its beginning.
     pub oldest: Option<Oldest>,
 }
@@ -50,8 +52,20 @@ pub async fn hold(client: &Client, slot: &str) -> Result<Hold, catalog::Error> {
         inactive: seconds(&row, 0, what)?,
         keep: u64::try_from(keep).ok(),
         in_recovery: field(&row, 2, what)?,
+        may_log_running: field(&row, 8, what)?,
         oldest: oldest(&row, what)?,
     })
+}
+
+/// Has the running transactions logged now, as the server does by itself every 15 s.
+///
+/// # Errors
+/// The server cannot be asked, or refuses.
+pub async fn log_running(client: &Client) -> Result<(), catalog::Error> {
+    let what = "a record of its running transactions";
+    let sql = "SELECT pg_log_standby_snapshot() IS NOT NULL";
+    client.execute(sql, &[]).await.map_err(catalog::Error::asking(what))?;
+    Ok(())
 }
 
 fn oldest(row: &Row, what: &'static str) -> Result<Option<Oldest>, catalog::Error> {
@@ -78,7 +92,8 @@ SELECT (SELECT extract(epoch FROM clock_timestamp() - (to_jsonb(s) ->> 'inactive
         FROM pg_replication_slots s WHERE s.slot_name = $1::text),
        pg_size_bytes(current_setting('max_slot_wal_keep_size')),
        pg_is_in_recovery(),
-       o.pid, o.gid, o.xid, o.age, o.seconds
+       o.pid, o.gid, o.xid, o.age, o.seconds,
+       coalesce(has_function_privilege(to_regprocedure('pg_log_standby_snapshot()')::oid, 'EXECUTE'), false)
 FROM (SELECT) AS one
 LEFT JOIN LATERAL (
     SELECT * FROM (
@@ -163,6 +178,12 @@ impl Walsender {
                  take it out of the setting"
             );
         }
+        if self.sent.is_some() && self.behind == 0 {
+            return format!(
+                "walsender {pid} has sent all that there is: it is on its way, or is not read here \
+                 until more of what was read is stored"
+            );
+        }
         let at = self.sent.map(|sent| format!(" at {sent},")).unwrap_or_default();
         format!(
             "walsender {pid} is{at} {} bytes behind: it may be reading a huge transaction, of other \
@@ -191,6 +212,8 @@ mod tests {
         assert!(slow.contains("until a standby of synchronized_standby_slots has"), "{slow}");
         let busy = Walsender { sent: Some(Lsn::new(0x10)), behind: 77, ..of(&[]) }.explained();
         assert!(busy.contains("walsender 9 is at 0/10, 77 bytes behind"), "{busy}");
+        let done = Walsender { sent: Some(Lsn::new(0x10)), ..of(&[]) }.explained();
+        assert!(done.contains("has sent all"), "{done}");
         assert_eq!(Walsender::default().explained(), "no walsender reads the slot now");
     }
 }
