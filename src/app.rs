@@ -121,6 +121,9 @@ pub async fn run(
 /// Without `wal_sender_timeout` a server may be silent for long; a minute is long.
 const SILENCE: Duration = Duration::from_secs(60);
 
+/// Why it does not stream yet.
+const TAKING: &str = "the slot is ours, the topics are being taken";
+
 /// The longest silence that is borne at first.
 pub(crate) fn first_silence(options: &Options) -> Duration {
     let timeout = options.postgres.wal_sender_timeout;
@@ -228,18 +231,18 @@ impl App {
             () = stop.cancelled() => return self.stopped(),
             session = self.prepare() => session?,
         };
-        let (ready, wal_end) = (session.ready.clone(), session.wal_end);
-        let host = session.host().clone();
+        let (ready, host, wal_end) =
+            (session.ready.clone(), session.host().clone(), session.wal_end);
         let options = self.options.clone();
         let lease = Lease::new(options.postgres.wal_sender_timeout);
         let (max_message, silence) = (options.postgres.max_message, self.silence);
         let start =
             stream::Start { options: &options.stream, max_message, silence, lease: lease.clone() };
-        let names = &options.publication.names;
+        let (name, names) = (&options.slot.name, &options.publication.names);
         let (stream, catalog, timelines) = select! {
             biased;
             () = stop.cancelled() => return self.stopped(),
-            started = session.start(&options.slot.name, names, start) => started?,
+            started = session.start(name, names, start) => started?,
         };
         failpoint::hit("slot taken");
         let timeline = timelines.current();
@@ -267,10 +270,8 @@ impl App {
             last_commit: 0,
             notes: Notes::new(timeline),
         };
-        let name = &options.slot.name;
         let over = |error| Error::Stream { slot: name.clone(), source: Box::new(error) };
-        let reason = "the slot is ours, the topics are being taken".to_owned();
-        set_role(&self.status, Role::Connecting, Some(reason));
+        set_role(&self.status, Role::Connecting, Some(TAKING.to_owned()));
         let (confirmed, accept_gap, said) =
             (ready.confirmed_flush, self.accept_gap, &mut self.warned);
         let start = pipeline::Start { claim, slot: name, confirmed, accept_gap, rewound, said };

@@ -38,7 +38,8 @@ fn idle(version: u8, port: u16) {
     let before = notes(&sluice.log());
     wait_beats(&sluice, 4.0);
     let count = notes(&sluice.log()) - before;
-    assert!((3..=6).contains(&count), "{count} notes for 4 heartbeats: {}", sluice.log());
+    println!("{count} notes for 4 heartbeats");
+    assert!((3..=5).contains(&count), "{count} notes for 4 heartbeats: {}", sluice.log());
     assert_eq!(sluice.stop(LIMIT), 0, "{}", sluice.log());
     assert_eq!(kafka().dump(&world.topic()).len(), 1);
 }
@@ -58,7 +59,7 @@ fn a_heartbeat_is_in_no_topic_whatever_is_asked_for() {
     let world = World::new(shared(17), "messages");
     world.make_slot();
     let topic = format!("{}.messages", world.name);
-    let sluice = world.start(&[&format!("message.topic={topic}")]);
+    let sluice = world.start(&[&format!("message.topic={topic}"), "kafka.delivery=transactional"]);
     wait_beats(&sluice, 3.0);
     for (prefix, content) in [
         ("pgsluice", "heartbeat another_slot 00000000000000ff 1"),
@@ -178,6 +179,25 @@ fn its_connection_may_be_blocked_or_broken_and_the_stream_goes_on() {
     eventually(LIMIT, "the slot is looked at", || status(&sluice)["slot_health"]["stale"] == false);
     assert_eq!(warnings(&sluice), Vec::<String>::new());
     assert_eq!(sluice.metric("pgsluice_reconnects_total", &[]), 0.0);
+}
+
+#[test]
+fn a_passive_instance_looks_at_the_slot_and_writes_none() {
+    let world = World::new(shared(18), "passive");
+    world.make_slot();
+    let mut active = world.start(&[]);
+    world.first_row(&active);
+    let passive = world.at(shared(18)).start(&[]);
+    eventually(LIMIT, "it looks at the slot", || {
+        let health = &status(&passive)["slot_health"];
+        health["stale"] == false && health["inactive_seconds"].is_null()
+    });
+    wait_beats(&active, 3.0);
+    assert_eq!(beats(&passive), 0.0);
+    active.kill();
+    wait_beats(&passive, 2.0);
+    assert_eq!(status(&passive)["slot_health"]["stale"], false);
+    assert_eq!(warnings(&passive), Vec::<String>::new());
 }
 
 #[test]

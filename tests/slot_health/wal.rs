@@ -1,15 +1,12 @@
 //! WAL that a slot keeps: how much of it, because of whom, and what is said in time.
 
-use crate::support::{Pgsluice, Postgres, eventually};
+use crate::support::{Pgsluice, Postgres, eventually, soak};
 use crate::world::{LIMIT, MB, Open, PORTS, World, shared, status, warnings};
 
 /// Nobody may keep more than this of what others write.
 const MOST: u64 = 64 * MB;
 
-/// So often is 8 MB written, in turns in our database and in another.
-const TURNS: u64 = 40;
-
-/// Looks all along at what the slot keeps, while `after` each turn what the cluster does goes on.
+/// Writes 8 MB so often, in turns in our database and in another. Looks all along at what the slot keeps, while `after` each turn what the cluster does goes on.
 fn quiet_in_a_busy_cluster(world: &World<'_>, turns: u64, mut after: impl FnMut(u64)) {
     let other = World::new(world.pg, "other");
     let begin = world.pg.sql("select pg_current_wal_lsn()");
@@ -29,12 +26,12 @@ fn quiet_in_a_busy_cluster(world: &World<'_>, turns: u64, mut after: impl FnMut(
 }
 
 /// PostgreSQL lets go past a record that it writes every 15 s and at each checkpoint: a busy cluster has some.
-fn by_checkpoints(version: u8) {
+fn by_checkpoints(version: u8, turns: u64) {
     let world = World::new(shared(version), "quiet");
     world.make_slot();
     let sluice = world.start(&["slot.heartbeat=1s"]);
     world.first_row(&sluice);
-    quiet_in_a_busy_cluster(&world, TURNS, |turn| {
+    quiet_in_a_busy_cluster(&world, if soak() { 60 } else { turns }, |turn| {
         if turn % 3 == 2 {
             world.pg.sql("checkpoint");
             eventually(LIMIT, "the slot has moved", || world.retained() < 16 * MB);
@@ -46,12 +43,12 @@ fn by_checkpoints(version: u8) {
 
 #[test]
 fn a_quiet_publication_keeps_little_of_a_busy_clusters_wal_on_14() {
-    by_checkpoints(14);
+    by_checkpoints(14, 10);
 }
 
 #[test]
 fn a_quiet_publication_keeps_little_of_a_busy_clusters_wal_on_18() {
-    by_checkpoints(18);
+    by_checkpoints(18, 30);
 }
 
 /// Where the role may ask for that record, there is no need to wait for it.
@@ -62,7 +59,7 @@ fn a_role_that_may_have_the_running_transactions_logged_need_not_wait() {
     world.make_slot();
     let sluice = world.start(&["log.level=info,pgsluice::app=debug"]);
     world.first_row(&sluice);
-    quiet_in_a_busy_cluster(&world, TURNS / 2, |turn| {
+    quiet_in_a_busy_cluster(&world, if soak() { 60 } else { 15 }, |turn| {
         if turn % 3 == 2 {
             eventually(LIMIT, "the slot has moved", || world.retained() < 20 * MB);
         }
