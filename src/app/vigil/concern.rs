@@ -165,8 +165,8 @@ fn why(health: &Health, holder: Option<&Oldest>) -> String {
     let age = oldest.age;
     match (&oldest.gid, oldest.pid) {
         (Some(gid), _) => format!(
-            "it is held by the transaction prepared as {gid:?}{since}, {age} transactions ago: COMMIT \
-             PREPARED or ROLLBACK PREPARED ends it"
+            "it is held by the transaction prepared as {gid:?}{since}, {age} transactions ago: \
+             ROLLBACK PREPARED ends it, if nobody commits it"
         ),
         (None, pid) => {
             let pid = pid.map_or_else(|| "?".to_owned(), |pid| pid.to_string());
