@@ -9,6 +9,7 @@ mod error;
 mod missing;
 mod shown;
 mod trouble;
+pub mod vigil;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -23,6 +24,7 @@ pub use self::{
 use self::{
     shown::{set_role, show},
     trouble::Trouble,
+    vigil::Vigil,
 };
 use crate::{
     batch::{self, Batcher},
@@ -39,7 +41,7 @@ use crate::{
         stream,
         which::Known,
     },
-    pipeline::{self, Cuts, Notes, Pipeline, Progress, Records},
+    pipeline::{self, Cuts, Notes, Pipeline, Progress, Pulse, Records},
     retry::{Backoff, Disposition},
     route::{self, Routes},
     sink::{self, kafka::Producer},
@@ -75,6 +77,8 @@ pub struct Options {
     pub pipeline: pipeline::Options,
     /// How rows are stored only once.
     pub once: Once,
+    /// What is done about the slot beside the stream.
+    pub vigil: vigil::Options,
     /// `admin.listen`; `None`: no HTTP.
     pub admin: Option<SocketAddr>,
     /// `--accept-gap`: a gap that this start finds is no reason not to go on.
@@ -92,6 +96,7 @@ pub async fn run(
 ) -> Result<(), Error> {
     let routes = Routes::new(options.route.clone())?;
     let mapped = routes.listed();
+    let (vigil, pulse) = Vigil::begin(&options, status.clone());
     let mut app = App {
         routes,
         mapped,
@@ -108,6 +113,8 @@ pub async fn run(
         warned: BTreeSet::new(),
         trouble: Trouble::default(),
         accept_gap: options.accept_gap,
+        vigil,
+        pulse: Some(pulse),
         options,
     };
     app.supervise(&stop).await
@@ -115,6 +122,9 @@ pub async fn run(
 
 /// Without `wal_sender_timeout` a server may be silent for long; a minute is long.
 const SILENCE: Duration = Duration::from_secs(60);
+
+/// Why it does not stream yet.
+const TAKING: &str = "the slot is ours, the topics are being taken";
 
 /// The longest silence that is borne at first.
 pub(crate) fn first_silence(options: &Options) -> Duration {
@@ -148,6 +158,9 @@ struct App {
     trouble: Trouble,
     /// Until the first session has begun.
     accept_gap: bool,
+    vigil: Vigil,
+    /// Until there are records that tell it.
+    pulse: Option<Pulse>,
 }
 
 impl App {
@@ -168,6 +181,7 @@ impl App {
             self.mind_silence(&error, before);
             self.newest_timeline = self.newest_timeline.max(error.newest_timeline());
             self.passive = error.busy();
+            self.vigil.inactive(self.passive);
             let (role, pause) = if self.passive {
                 (Role::Waiting, self.options.check_interval)
             } else {
@@ -222,17 +236,18 @@ impl App {
             () = stop.cancelled() => return self.stopped(),
             session = self.prepare() => session?,
         };
-        let (ready, wal_end) = (session.ready.clone(), session.identity.wal_end);
+        let (ready, host, wal_end) =
+            (session.ready.clone(), session.host().clone(), session.identity.wal_end);
         let options = self.options.clone();
         let lease = Lease::new(options.postgres.wal_sender_timeout);
         let (max_message, silence) = (options.postgres.max_message, self.silence);
         let start =
             stream::Start { options: &options.stream, max_message, silence, lease: lease.clone() };
-        let names = &options.publication.names;
+        let (name, names) = (&options.slot.name, &options.publication.names);
         let (stream, catalog, timelines) = select! {
             biased;
             () = stop.cancelled() => return self.stopped(),
-            started = session.start(&options.slot.name, names, start) => started?,
+            started = session.start(name, names, start) => started?,
         };
         failpoint::hit("slot taken");
         let timeline = timelines.current();
@@ -260,10 +275,8 @@ impl App {
             last_commit: 0,
             notes: Notes::new(timeline),
         };
-        let name = &options.slot.name;
         let over = |error| Error::Stream { slot: name.clone(), source: Box::new(error) };
-        let reason = "the slot is ours, the topics are being taken".to_owned();
-        set_role(&self.status, Role::Connecting, Some(reason));
+        set_role(&self.status, Role::Connecting, Some(TAKING.to_owned()));
         let (confirmed, accept_gap, said) =
             (ready.confirmed_flush, self.accept_gap, &mut self.warned);
         let start = pipeline::Start { claim, slot: name, confirmed, accept_gap, rewound, said };
@@ -272,6 +285,7 @@ impl App {
         }
         self.accept_gap = false; // it was for this start
         self.trouble.over();
+        self.vigil.active(&host, &ready);
         tracing::info!(slot = name, from = %ready.confirmed_flush, timeline, "streaming");
         set_role(&self.status, Role::Streaming, None);
         pipeline.run(stop).await.map_err(over)
@@ -343,16 +357,20 @@ impl App {
         Ok(())
     }
 
-    fn new_records(&self, system_identifier: u64) -> Records {
+    fn new_records(&mut self, system_identifier: u64) -> Records {
         let Options { slot, publication, encode, batch, partitioner, pipeline, .. } = &self.options;
         let source = Source::new(system_identifier, &slot.name, &publication.names);
-        Records::new(
+        let mut records = Records::new(
             Batcher::new(*batch),
             self.routes.clone(),
             Encoder::new(encode.clone(), source),
             *partitioner,
             pipeline.timestamp,
-        )
+        );
+        if let Some(pulse) = self.pulse.take() {
+            records.mind(pulse);
+        }
+        records
     }
 
     /// Every topic that the configuration names, and those of the published tables.

@@ -4,8 +4,11 @@
 //! meets a metric that is not there yet. Labels hold operations, causes and stages: never a row's
 //! value, never a secret.
 
+mod slot;
+
 use std::time::Duration;
 
+pub use self::slot::{HEARTBEAT_SECONDS, Slot, heartbeat, heartbeat_pending, slot, slot_stale};
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
@@ -62,16 +65,19 @@ pub enum Nowhere {
     Truncate,
     /// No `message.topic`, or a prefix that is not asked for.
     Message,
+    /// A heartbeat, ours or another slot's.
+    Heartbeat,
 }
 
 impl Nowhere {
-    const ALL: [Self; 3] = [Self::Unlisted, Self::Truncate, Self::Message];
+    const ALL: [Self; 4] = [Self::Unlisted, Self::Truncate, Self::Message, Self::Heartbeat];
 
     const fn label(self) -> &'static str {
         match self {
             Self::Unlisted => "unlisted",
             Self::Truncate => "truncate",
             Self::Message => "message",
+            Self::Heartbeat => "heartbeat",
         }
     }
 }
@@ -126,6 +132,7 @@ pub fn register(version: &'static str) {
     lag_seconds(Duration::ZERO);
     in_flight(0, 0);
     open_transactions(0);
+    slot::register();
     role(ROLES[0]);
     gauge!("pgsluice_build_info", "version" => version).set(1.0);
 }

@@ -111,9 +111,13 @@ fn serve(
     shown: watch::Receiver<Status>,
 ) -> Result<admin::Admin, admin::Error> {
     let listener = admin::bind(at)?;
-    let buckets = Matcher::Full(metrics::ACK_SECONDS.to_owned());
+    let full = |name: &str| Matcher::Full(name.to_owned());
     let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(buckets, &metrics::ACK_BUCKETS)
+        .set_buckets_for_metric(full(metrics::ACK_SECONDS), &metrics::ACK_BUCKETS)
+        .and_then(|builder| {
+            let heartbeats = full(metrics::HEARTBEAT_SECONDS);
+            builder.set_buckets_for_metric(heartbeats, &metrics::ACK_BUCKETS)
+        })
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|error| admin::Error::Thread(io::Error::other(error)))?;
     metrics::register(env!("CARGO_PKG_VERSION"));

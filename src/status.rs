@@ -3,8 +3,11 @@
 //! Plain data: the loop sends a new one when something changed and at least every few seconds, and
 //! the admin thread shows the last. Times are milliseconds since 1970, and come in as arguments.
 
+mod slot;
+
 use serde::{Serialize, Serializer};
 
+pub use self::slot::{Heartbeat, OldestTransaction, SlotHealth};
 use crate::lsn::Lsn;
 
 /// A loop that sent nothing for so long hangs: it turns once a second also when it only waits.
@@ -89,6 +92,10 @@ pub struct Status {
     pub confirmed: Reach,
     /// Age of the oldest commit that is not stored; 0 if there is none.
     pub lag_seconds: f64,
+    /// The slot, as it was last looked at.
+    pub slot_health: Option<SlotHealth>,
+    /// Our heartbeats through it, once there was one.
+    pub heartbeat: Option<Heartbeat>,
     /// What Kafka has now, if it takes no records.
     pub kafka_trouble: Option<String>,
     /// The last error, also if it is over.

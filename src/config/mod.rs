@@ -24,6 +24,7 @@ mod settings;
 mod show;
 mod table;
 mod url;
+mod vigil;
 
 pub use problem::{Invalid, Problem};
 
@@ -104,6 +105,7 @@ pub fn load(sources: &Sources, purpose: Purpose) -> Result<Config, Invalid> {
         batch: records.batch,
         pipeline: records.pipeline,
         once: kafka.once,
+        vigil: vigil::build(&mut settings),
         admin: records.admin,
         accept_gap: false,
     };

@@ -116,6 +116,12 @@ impl Session {
         Ok(Self { replication, catalog, ready, identity })
     }
 
+    /// The server that it is with.
+    #[must_use]
+    pub const fn host(&self) -> &Host {
+        self.replication.host()
+    }
+
     /// `START_REPLICATION … 0/0`: the slot decides where.
     ///
     /// # Errors

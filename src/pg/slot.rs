@@ -12,6 +12,8 @@
 
 mod command;
 mod error;
+pub mod heartbeat;
+mod hold;
 mod identity;
 mod name;
 mod publication;
@@ -23,6 +25,7 @@ use tokio_postgres::Client;
 pub use self::{
     command::{create_temporary, start_replication},
     error::{Error, Place},
+    hold::{Hold, Oldest, Walsender, hold, log_running, walsender},
     publication::{Published, prepare as prepare_publication},
     state::{Health, health},
     young::{Report, publication_too_young},

@@ -14,6 +14,7 @@
 mod error;
 
 use std::{
+    collections::HashSet,
     future::poll_fn,
     io,
     pin::Pin,
@@ -50,6 +51,9 @@ pub struct Options {
 /// Confirmations wait this long for company, so that a busy stream does not write one a batch.
 const CONFIRM_DELAY: Duration = Duration::from_millis(200);
 
+/// So many different notices are said aloud.
+const MOST_NOTICES: usize = 100;
+
 /// How a stream is begun.
 #[derive(Clone, Debug)]
 pub struct Start<'a> {
@@ -77,6 +81,8 @@ pub enum Incoming<'a> {
 pub struct ReplicationStream<S = net::Stream> {
     socket: S,
     publications: Box<[String]>,
+    /// Notices that were said.
+    noticed: HashSet<String>,
     inbox: FrameBuf,
     outbox: Vec<u8>,
     /// Of `outbox`.
@@ -110,6 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         Self {
             socket,
             publications: publications.into(),
+            noticed: HashSet::new(),
             inbox: FrameBuf::new(received, options.read_buffer, max_message),
             outbox: Vec::new(),
             sent: 0,
@@ -151,7 +158,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
                 return self.copy_data(head).map(Some);
             }
             let frame = Frame { tag: head.tag, body: self.inbox.body(head) };
-            aside(frame, self.received, &self.publications)?;
+            aside(frame, self.received, &self.publications, &mut self.noticed)?;
         }
         Ok(None)
     }
@@ -308,7 +315,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
                     (b'd', _) => Discarded::Data,
                     (b'c' | b'C' | b'Z', _) => Discarded::End,
                     _ => {
-                        aside(frame, self.received, &self.publications)?;
+                        aside(frame, self.received, &self.publications, &mut self.noticed)?;
                         Discarded::Data
                     }
                 });
@@ -327,7 +334,12 @@ enum Discarded {
 }
 
 /// What may come between the data.
-fn aside(frame: Frame<'_>, near: Lsn, publications: &[String]) -> Result<(), Error> {
+fn aside(
+    frame: Frame<'_>,
+    near: Lsn,
+    publications: &[String],
+    noticed: &mut HashSet<String>,
+) -> Result<(), Error> {
     match frame.tag {
         b'E' | b'N' => {
             let error = ServerError::parse(frame.body);
@@ -342,7 +354,12 @@ fn aside(frame: Frame<'_>, near: Lsn, publications: &[String]) -> Result<(), Err
             if frame.tag == b'E' {
                 return Err(Error::Server { near, error: Box::new(error) });
             }
-            tracing::warn!(sqlstate = error.sqlstate, "PostgreSQL: {}", error.message);
+            // Some come again every second, as that of a standby that is waited for.
+            if noticed.len() < MOST_NOTICES && noticed.insert(error.message.clone()) {
+                tracing::warn!(sqlstate = error.sqlstate, "PostgreSQL: {}", error.message);
+            } else {
+                tracing::debug!(sqlstate = error.sqlstate, "PostgreSQL: {}", error.message);
+            }
             Ok(())
         }
         b'S' => Ok(()), // ParameterStatus

@@ -9,7 +9,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     rows: [u64; 6],
-    nowhere: [[u64; 3]; 6],
+    nowhere: [[u64; 4]; 6],
     pub(super) transactions: u64,
     pub(super) stale_timestamps: u64,
     pub(super) already_stored: u64,
@@ -17,7 +17,8 @@ pub(super) struct Counts {
 
 impl Counts {
     const OPS: [Op; 6] = [Op::Insert, Op::Update, Op::Delete, Op::Read, Op::Truncate, Op::Message];
-    const CAUSES: [Nowhere; 3] = [Nowhere::Unlisted, Nowhere::Truncate, Nowhere::Message];
+    const CAUSES: [Nowhere; 4] =
+        [Nowhere::Unlisted, Nowhere::Truncate, Nowhere::Message, Nowhere::Heartbeat];
 
     #[inline]
     pub(super) fn rows(&mut self, op: Op, count: u64) {

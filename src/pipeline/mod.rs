@@ -15,6 +15,7 @@ mod gap;
 mod notes;
 mod out;
 mod own;
+mod pulse;
 mod records;
 mod replay;
 mod report;
@@ -34,6 +35,7 @@ pub use gap::Moved;
 pub use notes::Notes;
 pub use own::Start;
 use own::leave_out;
+pub use pulse::{Pulse, Signs};
 pub use records::Records;
 pub use report::Progress;
 use report::{REPORT, telling};
@@ -127,6 +129,7 @@ impl Pipeline<'_> {
                 break;
             }
             self.note_if_due();
+            self.records.pulse.told(self.stream.told());
             let room = self.has_room();
             if self.stream.turn(room).now_or_never().transpose()?.is_none() {
                 // The source is idle: nobody gains by waiting for company.
@@ -243,6 +246,9 @@ impl Pipeline<'_> {
                 }
                 Event::Commit { commit } => {
                     failpoint::hit("committed");
+                    if self.records.pulse.beats() {
+                        self.notes.gather();
+                    }
                     if let Some(confirmed) = self.records.commit(commit) {
                         self.stream.confirm(confirmed);
                     }

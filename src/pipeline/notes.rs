@@ -19,6 +19,8 @@ use crate::{
 const PACE: Duration = Duration::from_secs(1);
 /// While records tell of all positions.
 const UNDER_LOAD: Duration = Duration::from_mins(1);
+/// From a heartbeat to the keepalive behind it, which is sent in the same moment.
+const GATHER: Duration = Duration::from_millis(20);
 /// While nothing moves: what is not written for a week is forgotten.
 const IDLE: Duration = Duration::from_hours(1);
 
@@ -31,6 +33,8 @@ pub struct Notes {
     asked_at: Instant,
     /// The server waits for a confirmation, as one that is shutting down does.
     at_once: bool,
+    /// Something more is about to come.
+    not_before: Option<Instant>,
     under_way: Option<(Lsn, Noting)>,
     usable: bool,
 }
@@ -40,7 +44,8 @@ impl Notes {
     #[must_use]
     pub fn new(timeline: u32) -> Self {
         let (last, asked_at) = (Lsn::ZERO, Instant::now());
-        Self { timeline, last, asked_at, at_once: false, under_way: None, usable: false }
+        let (at_once, not_before, under_way) = (false, None, None);
+        Self { timeline, last, asked_at, at_once, not_before, under_way, usable: false }
     }
 
     /// The first was written at the start; `usable`: it could be.
@@ -52,6 +57,11 @@ impl Notes {
         self.at_once = true;
     }
 
+    /// A heartbeat came: it and the keepalive behind it are worth one note.
+    pub(super) fn gather(&mut self) {
+        self.not_before = Some(Instant::now() + GATHER);
+    }
+
     /// When the next one is to be asked for.
     pub(super) fn due(&self, ledger: &Ledger) -> Option<Instant> {
         if !self.usable || self.under_way.is_some() {
@@ -59,12 +69,12 @@ impl Notes {
         }
         let waits = ledger.stored() > ledger.confirmed().lsn();
         let pause = match (waits, ledger.stored() > self.last) {
-            (true, _) if self.at_once && ledger.open() == 0 => Duration::ZERO,
+            (true, _) if self.at_once && ledger.open() == 0 => return Some(self.asked_at),
             (true, _) => PACE,
             (false, true) => UNDER_LOAD,
             (false, false) => IDLE,
         };
-        Some(self.asked_at + pause)
+        Some((self.asked_at + pause).max(self.not_before.unwrap_or(self.asked_at)))
     }
 
     /// The position that is noted by now; `None`: none can be. Waits for ever while none is asked for.
@@ -94,7 +104,7 @@ impl Pipeline<'_> {
         let upto = self.records.ledger.stored().max(last);
         let noting = self.producer.note(timeline, upto);
         (self.notes.last, self.notes.asked_at) = (upto, Instant::now());
-        self.notes.at_once = false;
+        (self.notes.at_once, self.notes.not_before) = (false, None);
         self.notes.under_way = Some((upto, noting));
     }
 

@@ -18,6 +18,7 @@ use super::{
     Error, Now, RowError, Timestamp,
     counts::Counts,
     out::{Out, Record, Resumed, Topic},
+    pulse::Pulse,
     replay::Replay,
 };
 use crate::{
@@ -74,6 +75,7 @@ pub struct Records {
     old_key: Vec<u8>,
     headers: Headers,
     counts: Counts,
+    pub(super) pulse: Pulse,
 }
 
 impl Records {
@@ -106,7 +108,13 @@ impl Records {
             old_key: Vec::new(),
             headers: Headers::default(),
             counts: Counts::default(),
+            pulse: Pulse::default(),
         }
+    }
+
+    /// Which heartbeats are ours, and whom to tell of them.
+    pub fn mind(&mut self, pulse: Pulse) {
+        self.pulse = pulse;
     }
 
     /// What is stored, and what is owed.
@@ -174,6 +182,7 @@ impl Records {
 
     pub(super) fn commit(&mut self, commit: Lsn) -> Option<Confirmed> {
         self.counts.transactions += 1;
+        self.pulse.committed();
         let ticket = self.ticket.take()?;
         self.ledger.commit(ticket, commit)
     }

@@ -11,6 +11,9 @@ const METRICS: &[(&str, &str)] = &[
     ("pgsluice_batches_total", "counter"),
     ("pgsluice_build_info", "gauge"),
     ("pgsluice_commit_to_ack_seconds", "histogram"),
+    ("pgsluice_heartbeat_pending_seconds", "gauge"),
+    ("pgsluice_heartbeat_seconds", "histogram"),
+    ("pgsluice_heartbeats_total", "counter"),
     ("pgsluice_in_flight_bytes", "gauge"),
     ("pgsluice_in_flight_limit_bytes", "gauge"),
     ("pgsluice_kafka_transactions_total", "counter"),
@@ -28,6 +31,15 @@ const METRICS: &[(&str, &str)] = &[
     ("pgsluice_role", "gauge"),
     ("pgsluice_rows_nowhere_total", "counter"),
     ("pgsluice_rows_total", "counter"),
+    ("pgsluice_slot_inactive_seconds", "gauge"),
+    ("pgsluice_slot_invalidated", "gauge"),
+    ("pgsluice_slot_oldest_transaction_age", "gauge"),
+    ("pgsluice_slot_oldest_transaction_seconds", "gauge"),
+    ("pgsluice_slot_retained_bytes", "gauge"),
+    ("pgsluice_slot_safe_wal_bytes", "gauge"),
+    ("pgsluice_slot_stale", "gauge"),
+    ("pgsluice_slot_unconfirmed_bytes", "gauge"),
+    ("pgsluice_slot_wal_status", "gauge"),
     ("pgsluice_split_transactions_total", "counter"),
     ("pgsluice_stale_timestamps_total", "counter"),
     ("pgsluice_stored_bytes_total", "counter"),
@@ -36,7 +48,15 @@ const METRICS: &[(&str, &str)] = &[
 ];
 
 /// What has no unit: it is counted, or says which.
-const UNITLESS: &[&str] = &["pgsluice_build_info", "pgsluice_open_transactions", "pgsluice_role"];
+const UNITLESS: &[&str] = &[
+    "pgsluice_build_info",
+    "pgsluice_open_transactions",
+    "pgsluice_role",
+    "pgsluice_slot_invalidated",
+    "pgsluice_slot_oldest_transaction_age",
+    "pgsluice_slot_stale",
+    "pgsluice_slot_wal_status",
+];
 
 /// The type of each metric that has a sample, all of which must have been explained before.
 #[track_caller]

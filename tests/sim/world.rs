@@ -95,6 +95,9 @@ pub fn options(who: char) -> app::Options {
             ("publication.name", "cdc"),
             ("slot.name", "cdc"),
             ("slot.check_interval", "2s"),
+            // What goes on beside the stream is not modelled.
+            ("slot.heartbeat", "0s"),
+            ("slot.health_interval", "0s"),
             ("kafka.brokers", "kafka0:9092"),
             ("kafka.request_timeout", "5s"),
             ("kafka.connect_timeout", "4s"),

@@ -65,6 +65,8 @@ impl Ports {
     pub const ONCE: Self = Self(11);
     /// `tests/sim.rs`: a model, and what it is a model of.
     pub const SIM: Self = Self(12);
+    /// `tests/slot_health.rs`: heartbeats, and what is said of a slot.
+    pub const SLOT_HEALTH: Self = Self(14);
 
     /// A PostgreSQL's port: `i` from 0 to 9.
     pub fn postgres(self, i: u16) -> u16 {

@@ -163,4 +163,22 @@ pub(super) const KEYS: &[Key] = &[
         Is("1s"),
         "how often a passive instance looks whether the slot is free",
     ),
+    key(
+        "slot.heartbeat",
+        Span(0, 60 * MIN),
+        Is("10s"),
+        "write a logical message when nothing else moved for so long; 0s: never. Not on a standby",
+    ),
+    key(
+        "slot.health_interval",
+        Span(0, 60 * MIN),
+        Is("5s"),
+        "how often the slot is looked at, for metrics, /status and warnings; 0s: never",
+    ),
+    key(
+        "slot.warn_retained",
+        Size(0, 1024 * 1024 * GIB),
+        Is("4GiB"),
+        "warn when the slot keeps more WAL than this, with what holds it; 0: never",
+    ),
 ];

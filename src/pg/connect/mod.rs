@@ -31,7 +31,7 @@ mod wire;
 pub use error::Error;
 pub use query::Row;
 pub use server_error::ServerError;
-pub use sql::{Sql, sql};
+pub use sql::{Sql, sql, sql_at_any};
 pub use target::Candidates;
 use wire::Wire;
 

@@ -34,21 +34,32 @@ pub struct Sql {
 /// # Errors
 /// Why not.
 pub async fn sql(options: &Options, host: &Host) -> Result<Sql, Error> {
-    let connection = Connection::open_at(options, host, Kind::Sql).await?;
-    let preamble = preamble(&connection);
+    handed_over(options, Connection::open_at(options, host, Kind::Sql).await?).await
+}
+
+/// The same at the first of the hosts that will do.
+///
+/// # Errors
+/// Why not.
+pub async fn sql_at_any(options: &Options) -> Result<Sql, Error> {
+    handed_over(options, Connection::open(options, Kind::Sql).await?).await
+}
+
+async fn handed_over(options: &Options, connection: Connection) -> Result<Sql, Error> {
+    let (preamble, host) = (preamble(&connection), connection.host().clone());
     let (stream, _) = connection.into_parts();
     let mut config = tokio_postgres::Config::new();
     // Both are swallowed; without a name it would ask the system for one.
     config.user(&options.user).dbname(&options.database).ssl_mode(SslMode::Disable);
     let opened = config.connect_raw(Resumed { preamble, stream }, NoTls).await;
-    let (client, driver) = opened.map_err(|error| Error::sql(host, error))?;
+    let (client, driver) = opened.map_err(|error| Error::sql(&host, error))?;
     let driver = crate::sim::spawn(async move {
         // Whoever waits for a statement is told by it.
         if let Err(error) = driver.await {
             tracing::debug!(%error, "an SQL connection ended");
         }
     });
-    Ok(Sql { client, driver, host: host.clone() })
+    Ok(Sql { client, driver, host })
 }
 
 impl Sql {

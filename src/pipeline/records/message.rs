@@ -1,4 +1,5 @@
-//! Logical messages, which have no table.
+//! Logical messages, which have no table. A heartbeat goes nowhere, whatever is asked for: it is a
+//! matter between pgsluice and itself.
 
 use std::convert::Infallible;
 
@@ -14,6 +15,7 @@ use crate::{
     change::{LogicalMessage, Op, Position, Transaction},
     encode::{Part, Stamp},
     metrics::Nowhere,
+    pg::slot::heartbeat,
     progress::Confirmed,
 };
 
@@ -31,6 +33,14 @@ impl Records {
         if alone {
             let mark = (message.prefix, message.content);
             self.recognise(position.timeline, transaction.commit, mark);
+        }
+        match heartbeat::read(message.prefix, message.content) {
+            heartbeat::Message::Foreign => {}
+            beat => {
+                self.counts.nowhere(Op::Message, Nowhere::Heartbeat, 1);
+                self.pulse.came(beat, position.commit);
+                return Ok(None);
+            }
         }
         let topic = self.routes.message(message.prefix).and_then(|name| self.topics.get(name));
         let Some(topic) = topic.copied() else {
