@@ -164,7 +164,7 @@ impl App {
             self.mind_silence(&error, before);
             self.passive = error.busy();
             let (role, pause) = if self.passive {
-                (Role::Waiting, self.options.check_interval)
+                (Role::Passive, self.options.check_interval)
             } else {
                 (Role::Connecting, backoff.next(random()))
             };

@@ -76,7 +76,7 @@ impl Nowhere {
     }
 }
 
-const ROLES: [&str; 4] = ["connecting", "waiting", "streaming", "draining"];
+const ROLES: [&str; 4] = ["connecting", "passive", "streaming", "draining"];
 
 /// Upper bounds of the commit→ack histogram, in seconds.
 pub const ACK_BUCKETS: [f64; 14] =
@@ -326,7 +326,7 @@ pub fn open_transactions(count: usize) {
     gauge!("pgsluice_open_transactions").set(count as f64);
 }
 
-/// What this process does now: one of `connecting waiting streaming draining`.
+/// What this process does now: one of `connecting passive streaming draining`.
 pub fn role(now: &str) {
     for role in ROLES {
         gauge!("pgsluice_role", "role" => role).set(f64::from(u8::from(role == now)));

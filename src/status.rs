@@ -20,7 +20,7 @@ pub enum Role {
     #[default]
     Connecting,
     /// Another instance has the slot; this one takes over when it lets go.
-    Waiting,
+    Passive,
     /// Asked to stop, and finishing what was begun.
     Draining,
 }
@@ -32,7 +32,7 @@ impl Role {
         match self {
             Self::Streaming => "streaming",
             Self::Connecting => "connecting",
-            Self::Waiting => "waiting",
+            Self::Passive => "passive",
             Self::Draining => "draining",
         }
     }
@@ -105,7 +105,7 @@ impl Status {
             return Err(format!("kafka: {trouble}"));
         }
         match self.role {
-            Role::Streaming | Role::Waiting => Ok(self.role.as_str()),
+            Role::Streaming | Role::Passive => Ok(self.role.as_str()),
             Role::Connecting | Role::Draining => Err(match &self.reason {
                 Some(reason) => format!("{}: {reason}", self.role.as_str()),
                 None => self.role.as_str().to_owned(),
@@ -127,8 +127,8 @@ impl Status {
                 format!("{role}: {}; Kafka: {trouble}", self.behind())
             }
             (Role::Draining, ..) => format!("{role}: {}", self.behind()),
-            (Role::Connecting | Role::Waiting, Some(reason), _) => format!("{role}: {reason}"),
-            (Role::Connecting | Role::Waiting, None, _) => role.to_owned(),
+            (Role::Connecting | Role::Passive, Some(reason), _) => format!("{role}: {reason}"),
+            (Role::Connecting | Role::Passive, None, _) => role.to_owned(),
         }
     }
 
@@ -152,7 +152,7 @@ impl Status {
                 Err(format!("{}: nothing moved for {} s", self.role.as_str(), silent / 1000))
             }
             // Connecting has deadlines of its own, and some are long: a slot waits for transactions.
-            Role::Streaming | Role::Draining | Role::Connecting | Role::Waiting => Ok(()),
+            Role::Streaming | Role::Draining | Role::Connecting | Role::Passive => Ok(()),
         }
     }
 }
@@ -171,8 +171,8 @@ mod tests {
         assert_eq!(status.ready(), Err("connecting".into()));
         status.reason = Some("no such host".into());
         assert_eq!(status.ready(), Err("connecting: no such host".into()));
-        status.role = Role::Waiting;
-        assert_eq!(status.ready(), Ok("waiting"));
+        status.role = Role::Passive;
+        assert_eq!(status.ready(), Ok("passive"));
         status.role = Role::Streaming;
         assert_eq!(status.ready(), Ok("streaming"));
         status.kafka_trouble = Some("no broker answers".into());

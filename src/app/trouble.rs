@@ -17,8 +17,8 @@ impl Trouble {
             tracing::debug!("still: {text}");
             return;
         }
-        if role == Role::Waiting {
-            tracing::info!("waiting: {text}");
+        if role == Role::Passive {
+            tracing::info!("passive: {text}");
         } else {
             tracing::warn!("{text}; trying again");
         }
