@@ -2,7 +2,7 @@
 
 use crate::{
     lsn::Lsn,
-    pg::{session, slot, stream},
+    pg::{session, stream},
     pipeline,
     retry::{Disposition, Exit},
     route,
@@ -79,11 +79,6 @@ impl Error {
     pub(super) fn silent(&self) -> bool {
         let Self::Stream { source, .. } = self else { return false };
         matches!(**source, pipeline::Error::Stream(stream::Error::Silent { .. }))
-    }
-
-    /// Whether another consumer has the slot: normal for a passive instance.
-    pub(super) const fn busy(&self) -> bool {
-        matches!(self, Self::Session(session::Error::Slot(slot::Error::Busy { .. })))
     }
 }
 

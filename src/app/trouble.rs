@@ -1,4 +1,4 @@
-//! What keeps a session from being: said once when it begins, and once when it is over.
+//! What keeps us from streaming: said once when it begins, and once when it is over.
 
 use std::time::Instant;
 

@@ -163,4 +163,10 @@ pub(super) const KEYS: &[Key] = &[
         Is("1s"),
         "how often a passive instance looks whether the slot is free",
     ),
+    key(
+        "slot.take_over_after",
+        Span(0, 24 * 60 * MIN),
+        Is("0s"),
+        "end the active instance when PostgreSQL has heard nothing of it for so long; 0s: never",
+    ),
 ];
