@@ -65,6 +65,8 @@ impl Ports {
     pub const ONCE: Self = Self(11);
     /// `tests/sim.rs`: a model, and what it is a model of.
     pub const SIM: Self = Self(12);
+    /// `tests/failover.rs`: several instances, of which one streams.
+    pub const FAILOVER: Self = Self(13);
 
     /// A PostgreSQL's port: `i` from 0 to 9.
     pub fn postgres(self, i: u16) -> u16 {
