@@ -217,7 +217,7 @@ fn respond(method: &Method, path: &str, sources: &Sources) -> Response<Full<Byte
     }
     match path {
         "/metrics" => reply(StatusCode::OK, PROMETHEUS, sources.metrics.render()),
-        "/livez" => verdict(sources.status.borrow().alive(now_ms()).map(|()| "alive")),
+        "/livez" => verdict(sources.status.borrow().alive(now_ms()).map(|()| "alive".to_owned())),
         "/readyz" => verdict(sources.status.borrow().ready()),
         "/status" => match shown(&sources.status.borrow(), now_ms()) {
             Ok(json) => reply(StatusCode::OK, JSON, json),
@@ -227,7 +227,7 @@ fn respond(method: &Method, path: &str, sources: &Sources) -> Response<Full<Byte
     }
 }
 
-fn verdict(answer: Result<&str, String>) -> Response<Full<Bytes>> {
+fn verdict(answer: Result<String, String>) -> Response<Full<Bytes>> {
     match answer {
         Ok(word) => reply(StatusCode::OK, TEXT, format!("{word}\n")),
         Err(reason) => reply(StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("{reason}\n")),
@@ -240,9 +240,12 @@ fn shown(status: &Status, now_ms: i64) -> serde_json::Result<String> {
         #[serde(flatten)]
         status: &'a Status,
         uptime_seconds: i64,
+        could_take_over: Option<bool>,
     }
+    let could_take_over = status.could_take_over();
     let uptime_seconds = now_ms.saturating_sub(status.started_ms).max(0) / 1000;
-    serde_json::to_string(&Shown { status, uptime_seconds }).map(|json| json + "\n")
+    serde_json::to_string(&Shown { status, uptime_seconds, could_take_over })
+        .map(|json| json + "\n")
 }
 
 fn reply(code: StatusCode, content: &'static str, body: String) -> Response<Full<Bytes>> {

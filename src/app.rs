@@ -7,6 +7,7 @@
 mod claim;
 mod error;
 mod missing;
+mod passive;
 mod shown;
 mod trouble;
 pub mod vigil;
@@ -29,8 +30,7 @@ use self::{
 use crate::{
     batch::{self, Batcher},
     encode::{self, Encoder, Source},
-    failpoint,
-    lease::Lease,
+    failpoint, ha,
     lsn::Lsn,
     metrics::{self, Peer},
     pg::{
@@ -57,8 +57,8 @@ pub struct Options {
     pub publication: pg::slot::PublicationOptions,
     /// `[slot]`.
     pub slot: pg::slot::SlotOptions,
-    /// `slot.check_interval`: how often a busy slot is looked at again.
-    pub check_interval: Duration,
+    /// `[slot]`, as far as it is about several instances.
+    pub ha: ha::Options,
     /// Longest pause between two attempts to reach PostgreSQL.
     pub retry_max: Duration,
     /// `postgres.…` of the stream.
@@ -97,7 +97,13 @@ pub async fn run(
     let routes = Routes::new(options.route.clone())?;
     let mapped = routes.listed();
     let (vigil, pulse) = Vigil::begin(&options, status.clone());
+    let lock = match options.ha.lock {
+        true => ha::Lock::new(&options.postgres, &options.slot.name, status.subscribe()),
+        false => ha::Lock::none(),
+    };
     let mut app = App {
+        lock,
+        supersede: ha::Supersede::default(),
         routes,
         mapped,
         status,
@@ -134,6 +140,10 @@ pub(crate) fn first_silence(options: &Options) -> Duration {
 
 struct App {
     options: Options,
+    /// By which passive instances hear that we have gone, or we of the active one.
+    lock: ha::Lock,
+    /// What is known of the active instance.
+    supersede: ha::Supersede,
     routes: Routes,
     mapped: Vec<String>,
     status: watch::Sender<Status>,
@@ -149,7 +159,7 @@ struct App {
     newest_timeline: u32,
     /// Whether this process streamed from the slot.
     slot_seen: bool,
-    /// Whether another one did when it was last looked at.
+    /// Whether another one did when it was last looked at, and we have not since.
     passive: bool,
     /// Whether the topics that are known beforehand were looked up.
     looked_up: bool,
@@ -168,41 +178,36 @@ impl App {
         let mut backoff = Backoff::new(Duration::from_millis(100), self.options.retry_max);
         loop {
             let before = self.last.received;
-            let error = match self.session(stop).await {
+            let ended = self.session(stop).await;
+            self.lock.let_go(); // the slot is free before
+            let error = match ended {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
             if matches!(error.disposition(), Disposition::Halt(_)) {
                 return Err(error);
             }
-            if self.last.received > before {
+            if self.last.received > before || self.status.borrow().role == Role::Passive {
                 backoff.reset();
             }
             self.mind_silence(&error, before);
             self.newest_timeline = self.newest_timeline.max(error.newest_timeline());
-            self.passive = error.busy();
-            self.vigil.inactive(self.passive);
-            let (role, pause) = if self.passive {
-                (Role::Waiting, self.options.check_interval)
-            } else {
-                (Role::Connecting, backoff.next(random()))
-            };
+            self.vigil.inactive(false);
+            let pause = backoff.next(ha::random());
             let text = chain(&error);
-            self.trouble.say(&text, role);
+            self.trouble.say(&text, Role::Connecting);
             let kafka_trouble = self.producer.as_ref().and_then(Producer::trouble);
             self.status.send_modify(|status| {
                 status.kafka_trouble = kafka_trouble;
                 status.last_error = Some(status::Trouble { text: text.clone(), at_ms: now_ms() });
             });
-            set_role(&self.status, role, Some(text));
+            set_role(&self.status, Role::Connecting, Some(text));
             select! {
                 biased;
                 () = stop.cancelled() => return self.stopped(),
                 () = sleep(pause) => {}
             }
-            if role == Role::Connecting {
-                metrics::reconnect(Peer::Postgres);
-            }
+            metrics::reconnect(Peer::Postgres);
         }
     }
 
@@ -231,25 +236,21 @@ impl App {
 
     /// One session, from login to its end; `Ok`: it was stopped, and all is confirmed.
     async fn session(&mut self, stop: &CancellationToken) -> Result<(), Error> {
-        let session = select! {
+        let (session, taken) = select! {
             biased;
             () = stop.cancelled() => return self.stopped(),
-            session = self.prepare() => session?,
+            taken = self.take_slot() => taken?,
         };
+        failpoint::hit("slot taken");
         let (ready, host, wal_end) =
             (session.ready.clone(), session.host().clone(), session.identity.wal_end);
         let options = self.options.clone();
-        let lease = Lease::new(options.postgres.wal_sender_timeout);
         let (max_message, silence) = (options.postgres.max_message, self.silence);
+        let lease = taken.lease.clone();
         let start =
             stream::Start { options: &options.stream, max_message, silence, lease: lease.clone() };
         let (name, names) = (&options.slot.name, &options.publication.names);
-        let (stream, catalog, timelines) = select! {
-            biased;
-            () = stop.cancelled() => return self.stopped(),
-            started = session.start(name, names, start) => started?,
-        };
-        failpoint::hit("slot taken");
+        let (stream, catalog, timelines) = session.stream(names, start);
         let timeline = timelines.current();
         let rewound = self.rewound(&ready, wal_end, timeline);
         self.begin(&ready, timeline, rewound);
@@ -274,6 +275,7 @@ impl App {
             report: &mut report,
             last_commit: 0,
             notes: Notes::new(timeline),
+            begun: Some(taken.noticed),
         };
         let over = |error| Error::Stream { slot: name.clone(), source: Box::new(error) };
         set_role(&self.status, Role::Connecting, Some(TAKING.to_owned()));
@@ -300,7 +302,7 @@ impl App {
             records.restart(ready.confirmed_flush, same_history);
         }
         // A slot that vanishes from now on is a gap, never to be made again unasked.
-        self.slot_seen = true;
+        (self.slot_seen, self.passive) = (true, false);
         self.last = Progress { confirmed: ready.confirmed_flush, ..Progress::default() };
         self.status.send_modify(|status| {
             status.system_identifier = Some(identity.0.to_string());
@@ -311,18 +313,11 @@ impl App {
     /// All that comes before `START_REPLICATION`: PostgreSQL first, then Kafka.
     async fn prepare(&mut self) -> Result<Session, Error> {
         let session = match self.open(false).await {
-            Ok(session) => session,
             Err(error @ session::Error::Slot(slot::Error::SlotMissing { .. })) => {
                 self.missing(error).await?;
                 self.open(true).await?
             }
-            Err(error) => {
-                let error = Error::from(error);
-                if error.busy() {
-                    self.reach_kafka().await?; // who could not take over is not ready
-                }
-                return Err(error);
-            }
+            opened => opened?,
         };
         for warning in &session.ready.warnings {
             if self.warned.insert(warning.clone()) {
@@ -397,11 +392,4 @@ impl App {
         }
         Ok(())
     }
-}
-
-/// Chance for the pauses.
-fn random() -> u32 {
-    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-    let drawn = RandomState::new().build_hasher().finish(); // each has keys of its own
-    u32::try_from(drawn & u64::from(u32::MAX)).unwrap_or(0)
 }

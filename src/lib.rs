@@ -35,6 +35,7 @@
 //! | [`batch`] 7 | one growing record batch a partition; [`batch::log`]: batches as a broker gives them back |
 //! | [`sink`] 8 | [`sink::kafka`]: broker connections, topics, the producer; [`sink::partition`]; [`sink::stdout`] |
 //! | [`pipeline`] 10 | the loop, which owns all mutable state of the path; then drain |
+//! | [`ha`] | who may stream: the slot decides, a lock wakes who waits for it |
 //! | [`app`], [`tail`] | supervisor: on error back off or halt; the changes on a terminal |
 //! | [`config`] | file, environment, `--set` → each module's options |
 //! | [`admin`], [`notify`], [`telemetry`], [`shell`], [`cli`] | the shell: HTTP, systemd, logs, runtime and signals, command line |
@@ -62,6 +63,7 @@ pub mod clock;
 pub mod config;
 pub mod encode;
 mod failpoint;
+pub mod ha;
 pub mod lease;
 pub mod lsn;
 pub mod metrics;

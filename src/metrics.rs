@@ -1,12 +1,15 @@
 //! Every metric and label, named once, as functions.
 //!
 //! Base units (bytes, seconds), described and set to zero at the start, so that a dashboard never
-//! meets a metric that is not there yet. Labels hold operations, causes and stages: never a row's
-//! value, never a secret.
+//! meets a metric that is not there yet. Labels hold operations, causes, stages and who is active: never
+//! a row's value, never a secret.
 
 mod slot;
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
 
 pub use self::slot::{HEARTBEAT_SECONDS, Slot, heartbeat, heartbeat_pending, slot, slot_stale};
 use metrics::{
@@ -82,7 +85,7 @@ impl Nowhere {
     }
 }
 
-const ROLES: [&str; 4] = ["connecting", "waiting", "streaming", "draining"];
+const ROLES: [&str; 4] = ["connecting", "passive", "streaming", "draining"];
 
 /// Upper bounds of the commit→ack histogram, in seconds.
 pub const ACK_BUCKETS: [f64; 14] =
@@ -120,6 +123,7 @@ pub fn register(version: &'static str) {
         "pgsluice_split_transactions_total",
         "pgsluice_keyless_relations_total",
         "pgsluice_stale_timestamps_total",
+        "pgsluice_take_overs_total",
     ] {
         counter!(name).absolute(0);
     }
@@ -134,6 +138,8 @@ pub fn register(version: &'static str) {
     open_transactions(0);
     slot::register();
     role(ROLES[0]);
+    could_take_over(false);
+    active_info("", "", false);
     gauge!("pgsluice_build_info", "version" => version).set(1.0);
 }
 
@@ -158,6 +164,14 @@ fn describe() {
     describe_gauge!("pgsluice_in_flight_limit_bytes", Unit::Bytes, "batch.in_flight");
     describe_gauge!("pgsluice_open_transactions", "Transactions received and not yet stored whole");
     describe_gauge!("pgsluice_role", "1 for the role that this process has, 0 for the others");
+    describe_gauge!(
+        "pgsluice_could_take_over",
+        "1 while this process is passive and could take over now, else 0"
+    );
+    describe_gauge!(
+        "pgsluice_active_info",
+        "1 for the instance that streams while this one is passive, as far as our role may see it"
+    );
     describe_gauge!("pgsluice_build_info", "1, with the version as a label");
     describe_histogram!(
         ACK_SECONDS,
@@ -213,6 +227,10 @@ fn describe_counters() {
     describe_counter!(
         "pgsluice_split_transactions_total",
         "Times that a transaction was over a limit of [kafka.transaction], and became visible in parts"
+    );
+    describe_counter!(
+        "pgsluice_take_overs_total",
+        "Times that this process was passive and got the slot"
     );
     describe_counter!(
         "pgsluice_keyless_relations_total",
@@ -333,9 +351,44 @@ pub fn open_transactions(count: usize) {
     gauge!("pgsluice_open_transactions").set(count as f64);
 }
 
-/// What this process does now: one of `connecting waiting streaming draining`.
+/// What this process does now: one of `connecting passive streaming draining`.
 pub fn role(now: &str) {
     for role in ROLES {
         gauge!("pgsluice_role", "role" => role).set(f64::from(u8::from(role == now)));
     }
+}
+
+/// Whether this process is passive and could take over now.
+pub fn could_take_over(now: bool) {
+    gauge!("pgsluice_could_take_over").set(f64::from(u8::from(now)));
+}
+
+/// This process was passive, and has got the slot.
+pub fn take_over() {
+    counter!("pgsluice_take_overs_total").increment(1);
+}
+
+/// Who streams while this process is passive: its application name and address, as far as they are seen.
+pub fn active(now: Option<(Option<&str>, Option<&str>)>) {
+    /// The one of whom 1 was told.
+    static LAST: Mutex<Option<(String, String)>> = Mutex::new(None);
+    let now = now.map(|(name, address)| {
+        (name.unwrap_or_default().to_owned(), address.unwrap_or_default().to_owned())
+    });
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    if *last != now {
+        if let Some((name, address)) = &*last {
+            active_info(name, address, false);
+        }
+        if let Some((name, address)) = &now {
+            active_info(name, address, true);
+        }
+        *last = now;
+    }
+}
+
+fn active_info(application_name: &str, address: &str, now: bool) {
+    let labels =
+        [("application_name", application_name.to_owned()), ("address", address.to_owned())];
+    gauge!("pgsluice_active_info", &labels).set(f64::from(u8::from(now)));
 }

@@ -291,9 +291,9 @@ mod tests {
         assert_eq!((more, beats(&heard)), (3, 0), "{heard:?}");
         assert!(!heard.contains(&"READY=1".to_owned()), "{heard:?}");
         systemd.status.send_modify(|status| {
-            (status.role, status.reason) = (Role::Waiting, Some("in use\nby 4711".into()));
+            (status.role, status.reason) = (Role::Passive, Some("in use\nby 4711".into()));
         });
-        assert_eq!(systemd.heard(SECOND).await, ["READY=1", "STATUS=waiting: in use by 4711"]);
+        assert_eq!(systemd.heard(SECOND).await, ["READY=1", "STATUS=passive: in use by 4711"]);
         systemd.status.send_modify(|status| status.role = Role::Streaming);
         let heard = systemd.heard(25 * SECOND).await;
         assert_eq!(heard, ["STATUS=streaming from slot s: all is stored"]);

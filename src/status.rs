@@ -23,7 +23,7 @@ pub enum Role {
     #[default]
     Connecting,
     /// Another instance has the slot; this one takes over when it lets go.
-    Waiting,
+    Passive,
     /// Asked to stop, and finishing what was begun.
     Draining,
 }
@@ -35,7 +35,7 @@ impl Role {
         match self {
             Self::Streaming => "streaming",
             Self::Connecting => "connecting",
-            Self::Waiting => "waiting",
+            Self::Passive => "passive",
             Self::Draining => "draining",
         }
     }
@@ -60,6 +60,19 @@ pub struct Trouble {
     pub at_ms: i64,
 }
 
+/// Another instance, which streams; what of it our role may see.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Active {
+    /// PostgreSQL's process.
+    pub pid: i32,
+    /// Its application name.
+    pub application_name: Option<String>,
+    /// Its client's address.
+    pub address: Option<String>,
+    /// Since when it streams, in UTC.
+    pub since: Option<String>,
+}
+
 /// A snapshot of it all.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Status {
@@ -76,6 +89,8 @@ pub struct Status {
     /// When the loop last turned. What is waited for with a deadline, such as a server that is away,
     /// does not stop it.
     pub progress_ms: i64,
+    /// Who streams, while this one is passive.
+    pub active: Option<Active>,
     /// Replication slot.
     pub slot: String,
     /// Publications.
@@ -103,16 +118,26 @@ pub struct Status {
 }
 
 impl Status {
-    /// Whether it streams, or waits and could take over: the role, or why not.
+    /// While it is passive: whether it could take over now.
+    #[must_use]
+    pub fn could_take_over(&self) -> Option<bool> {
+        (self.role == Role::Passive).then(|| self.ready().is_ok())
+    }
+
+    /// Whether it streams, or waits and could take over: the role and who streams, or why not.
     ///
     /// # Errors
     /// The reason, for a person.
-    pub fn ready(&self) -> Result<&'static str, String> {
+    pub fn ready(&self) -> Result<String, String> {
         if let Some(trouble) = &self.kafka_trouble {
             return Err(format!("kafka: {trouble}"));
         }
         match self.role {
-            Role::Streaming | Role::Waiting => Ok(self.role.as_str()),
+            Role::Streaming => Ok(self.role.as_str().to_owned()),
+            Role::Passive => Ok(match &self.reason {
+                Some(reason) => format!("{}: {reason}", self.role.as_str()),
+                None => self.role.as_str().to_owned(),
+            }),
             Role::Connecting | Role::Draining => Err(match &self.reason {
                 Some(reason) => format!("{}: {reason}", self.role.as_str()),
                 None => self.role.as_str().to_owned(),
@@ -134,8 +159,8 @@ impl Status {
                 format!("{role}: {}; Kafka: {trouble}", self.behind())
             }
             (Role::Draining, ..) => format!("{role}: {}", self.behind()),
-            (Role::Connecting | Role::Waiting, Some(reason), _) => format!("{role}: {reason}"),
-            (Role::Connecting | Role::Waiting, None, _) => role.to_owned(),
+            (Role::Connecting | Role::Passive, Some(reason), _) => format!("{role}: {reason}"),
+            (Role::Connecting | Role::Passive, None, _) => role.to_owned(),
         }
     }
 
@@ -159,7 +184,7 @@ impl Status {
                 Err(format!("{}: nothing moved for {} s", self.role.as_str(), silent / 1000))
             }
             // Connecting has deadlines of its own, and some are long: a slot waits for transactions.
-            Role::Streaming | Role::Draining | Role::Connecting | Role::Waiting => Ok(()),
+            Role::Streaming | Role::Draining | Role::Connecting | Role::Passive => Ok(()),
         }
     }
 }
@@ -178,12 +203,15 @@ mod tests {
         assert_eq!(status.ready(), Err("connecting".into()));
         status.reason = Some("no such host".into());
         assert_eq!(status.ready(), Err("connecting: no such host".into()));
-        status.role = Role::Waiting;
-        assert_eq!(status.ready(), Ok("waiting"));
+        status.role = Role::Passive;
+        assert_eq!(status.ready(), Ok("passive: no such host".into()));
         status.role = Role::Streaming;
-        assert_eq!(status.ready(), Ok("streaming"));
+        assert_eq!(status.ready(), Ok("streaming".into()));
         status.kafka_trouble = Some("no broker answers".into());
         assert_eq!(status.ready(), Err("kafka: no broker answers".into()));
+        assert_eq!(status.could_take_over(), None);
+        status.role = Role::Passive;
+        assert_eq!(status.could_take_over(), Some(false));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::{
         pgoutput,
         relations::{Event, Relations},
         session::{self, Session},
+        slot,
         stream::{self, Incoming, ReplicationStream},
     },
     pipeline,
@@ -108,7 +109,7 @@ async fn session(options: &app::Options, look: Look, out: &mut dyn Write) -> Res
             "making a temporary slot, which waits for the transactions that are open"
         );
     };
-    let opened =
+    let mut opened =
         Session::open_temporary(&options.postgres, &options.publication, &slot, waiting).await?;
     for warning in &opened.ready.warnings {
         tracing::warn!("{warning}");
@@ -121,8 +122,11 @@ async fn session(options: &app::Options, look: Look, out: &mut dyn Write) -> Res
         silence: app::first_silence(options),
         lease: Lease::new(options.postgres.wal_sender_timeout),
     };
-    let (stream, catalog, timelines) =
-        opened.start(&slot, &options.publication.names, start).await?;
+    let names = &options.publication.names;
+    if !opened.start(&slot, names).await? {
+        return Err(session::Error::from(slot::Error::Busy { name: slot, pid: 0 }).into());
+    }
+    let (stream, catalog, timelines) = opened.stream(names, start);
     tracing::info!(publications = ?options.publication.names, "showing changes; end with ctrl-c");
     let encode = encode::Options {
         numeric: options.encode.numeric,

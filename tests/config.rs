@@ -664,6 +664,21 @@ fn a_value_of_the_wrong_type_is_named() {
 }
 
 #[test]
+fn an_active_instance_is_ended_neither_too_soon_nor_too_late() {
+    let given = |after: &str| Given::least("").set("slot.take_over_after", after);
+    assert_eq!(given("0s").good().app.ha.take_over_after, None);
+    assert_eq!(given("10s").good().app.ha.take_over_after, Some(Duration::from_secs(10)));
+    let soon = "slot.take_over_after must be 0s, for never, or at least \"10s\"";
+    says(&given("9s").bad(), &[soon]);
+    let late = "slot.take_over_after must be less than postgres.wal_sender_timeout (\"15s\")";
+    says(&given("15s").bad(), &[late]);
+    let never = || given("9h").set("postgres.wal_sender_timeout", "0s");
+    assert_eq!(never().good().app.ha.take_over_after, Some(Duration::from_secs(9 * 3600)));
+    let often = given("3s").set("postgres.status_interval", "1500ms").good();
+    assert_eq!(often.app.ha.take_over_after, Some(Duration::from_secs(3)));
+}
+
+#[test]
 fn a_file_that_cannot_be_used_is_named_with_the_line() {
     let bad = |ending: &str, text: &[u8]| {
         let path = file(ending, text);
@@ -827,7 +842,10 @@ fn the_tutorial_is_the_tutorials_setup() {
     );
     assert_eq!(app.postgres.password.unwrap().read().unwrap().reveal(), "cdc_pass");
     assert_eq!(app.publication.names, ["cdc_publication"]);
-    assert_eq!((app.slot.name.as_str(), app.check_interval), ("cdc_slot", Duration::from_secs(3)));
+    assert_eq!(
+        (app.slot.name.as_str(), app.ha.check_interval),
+        ("cdc_slot", Duration::from_secs(3))
+    );
     assert_eq!(app.kafka.brokers, [("localhost".into(), 19092)]);
     assert_eq!(app.route.tables["public.users"].topic.as_deref(), Some("users.0"));
     assert_eq!(app.batch.linger, Duration::from_millis(200));

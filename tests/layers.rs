@@ -14,7 +14,7 @@ const STATUS: &[&str] = &["status"];
 const SOURCE: &[&str] = &["pg"];
 const SHAPE: &[&str] = &["route", "encode"];
 const SINK: &[&str] = &["batch", "sink"];
-const RUN: &[&str] = &["pipeline", "app", "tail"];
+const RUN: &[&str] = &["pipeline", "ha", "app", "tail"];
 const CONFIG: &[&str] = &["config"];
 const SHELL: &[&str] = &["telemetry", "admin", "notify", "shell", "cli"];
 
@@ -40,7 +40,8 @@ const MAY_NAME: &[(&str, &[&[&str]])] = &[
     ("batch", &[WORDS, MEANING, TRAVELLERS]),
     ("sink", &[WORDS, MEANING, TRAVELLERS, NET, &["batch"]]),
     ("pipeline", &[WORDS, MEANING, TRAVELLERS, NET, STATUS, SOURCE, SHAPE, SINK]),
-    ("app", &[WORDS, MEANING, TRAVELLERS, NET, STATUS, SOURCE, SHAPE, SINK, &["pipeline"]]),
+    ("ha", &[WORDS, MEANING, NET, STATUS, SOURCE]),
+    ("app", &[WORDS, MEANING, TRAVELLERS, NET, STATUS, SOURCE, SHAPE, SINK, &["pipeline", "ha"]]),
     ("tail", &[WORDS, MEANING, TRAVELLERS, NET, STATUS, SOURCE, SHAPE, SINK, &["pipeline", "app"]]),
     // The `Options` of everyone below, and of the two of the shell that have keys.
     ("config", &[WORDS, MEANING, NET, SOURCE, SHAPE, SINK, RUN, &["telemetry", "admin"]]),

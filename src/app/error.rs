@@ -2,7 +2,7 @@
 
 use crate::{
     lsn::Lsn,
-    pg::{session, slot, stream},
+    pg::{session, stream},
     pipeline,
     retry::{Disposition, Exit},
     route,
@@ -88,11 +88,6 @@ impl Error {
             pipeline::Error::OldTimeline { newest, .. } => newest,
             _ => 0,
         }
-    }
-
-    /// Whether another consumer has the slot: normal for a passive instance.
-    pub(super) const fn busy(&self) -> bool {
-        matches!(self, Self::Session(session::Error::Slot(slot::Error::Busy { .. })))
     }
 }
 

@@ -12,11 +12,16 @@ use crate::{
 
 pub(super) fn set_role(status: &watch::Sender<Status>, role: Role, reason: Option<String>) {
     metrics::role(role.as_str());
+    if role != Role::Passive {
+        metrics::active(None);
+    }
     status.send_modify(|status| {
         if status.role != role {
             status.since_ms = now_ms();
         }
         (status.role, status.reason, status.progress_ms) = (role, reason, now_ms());
+        status.active = status.active.take().filter(|_| role == Role::Passive);
+        metrics::could_take_over(status.could_take_over() == Some(true));
     });
 }
 

@@ -1,4 +1,4 @@
-//! What keeps a session from being: said once when it begins, and once when it is over.
+//! What keeps us from streaming: said once when it begins, and once when it is over.
 
 use std::time::Instant;
 
@@ -17,8 +17,8 @@ impl Trouble {
             tracing::debug!("still: {text}");
             return;
         }
-        if role == Role::Waiting {
-            tracing::info!("waiting: {text}");
+        if role == Role::Passive {
+            tracing::info!("passive: {text}");
         } else {
             tracing::warn!("{text}; trying again");
         }

@@ -95,7 +95,7 @@ pub fn load(sources: &Sources, purpose: Purpose) -> Result<Config, Invalid> {
         postgres: postgres.connect,
         publication: postgres.publication,
         slot: postgres.slot,
-        check_interval: postgres.check_interval,
+        ha: postgres.ha,
         retry_max: postgres.retry_max,
         stream: postgres.stream,
         kafka: kafka.options,

@@ -8,6 +8,7 @@ use super::{
     settings::Settings,
 };
 use crate::{
+    ha,
     net::{Secret, SecretSource, TcpOptions, TlsOptions, Verify},
     pg::{
         connect::{self, ChannelBinding, Host, TargetSession},
@@ -25,7 +26,7 @@ pub(super) struct Postgres {
     pub publication: PublicationOptions,
     pub slot: SlotOptions,
     pub stream: stream::Options,
-    pub check_interval: Duration,
+    pub ha: ha::Options,
     pub retry_max: Duration,
 }
 
@@ -65,7 +66,11 @@ pub(super) fn build(s: &mut Settings) -> Postgres {
             low_watermark: low_watermark(s),
             status_interval: status_interval(s),
         },
-        check_interval: s.span("slot.check_interval"),
+        ha: ha::Options {
+            check_interval: s.span("slot.check_interval"),
+            take_over_after: take_over_after(s),
+            lock: true,
+        },
         retry_max: s.span("postgres.retry_max"),
     }
 }
@@ -286,10 +291,11 @@ fn wal_sender_timeout(s: &mut Settings) -> Duration {
     time
 }
 
+const LONGEST_STATUS: Duration = Duration::from_secs(10);
+
 fn status_interval(s: &mut Settings) -> Duration {
     let third = s.span("postgres.wal_sender_timeout") / 3;
-    let longest = Duration::from_secs(10);
-    let most = if third.is_zero() { longest } else { longest.min(third) };
+    let most = if third.is_zero() { LONGEST_STATUS } else { LONGEST_STATUS.min(third) };
     if !s.is_set("postgres.status_interval") {
         s.computed.insert("postgres.status_interval", Value::Span(most).to_string());
         return most;
@@ -299,6 +305,34 @@ fn status_interval(s: &mut Settings) -> Duration {
         s.wrong("postgres.status_interval", "must be at most a third of postgres.wal_sender_timeout, or the walsender gives up on us");
     }
     time
+}
+
+/// Before the walsender gives up by itself, and not because one status came late.
+fn take_over_after(s: &mut Settings) -> Option<Duration> {
+    let after = s.span("slot.take_over_after");
+    let timeout = s.span("postgres.wal_sender_timeout");
+    // What is wrong with it is said where it belongs.
+    let status = if s.is_set("postgres.status_interval") {
+        s.span("postgres.status_interval")
+    } else {
+        (timeout / 3).min(LONGEST_STATUS)
+    };
+    let status = if status.is_zero() { LONGEST_STATUS } else { status };
+    if after.is_zero() {
+        return None;
+    }
+    if after < 2 * status {
+        let least = Value::Span(2 * status);
+        let why =
+            format!("must be 0s, for never, or at least {least}, two postgres.status_interval");
+        s.wrong("slot.take_over_after", why);
+    } else if !timeout.is_zero() && after >= timeout {
+        let most = Value::Span(timeout);
+        let why =
+            format!("must be less than postgres.wal_sender_timeout ({most}), which ends it anyway");
+        s.wrong("slot.take_over_after", why);
+    }
+    Some(after)
 }
 
 fn low_watermark(s: &mut Settings) -> usize {

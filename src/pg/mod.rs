@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod connect;
 pub mod copy_data;
 pub mod frame;
+pub mod lock;
 pub mod pgoutput;
 mod reader;
 pub mod relations;

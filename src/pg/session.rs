@@ -1,13 +1,14 @@
 //! From the options to a started stream: log in, check, start, in this order.
 //!
 //! Two connections: one for replication, which becomes the stream, and one for ordinary SQL on the
-//! same server, as a walsender that streams answers nothing else.
+//! same server, as a walsender that streams answers nothing else. Whoever waits for a slot that
+//! another one reads keeps both open, and looks after them by [`Session::look_again`].
 
 use super::{
     catalog::{self, RelationFacts},
     connect::{self, Connection, Host, Kind, Sql},
     relations::Questions,
-    slot::{self, PublicationOptions, Ready, SlotOptions},
+    slot::{self, Active, Ended, PublicationOptions, Ready, SlotOptions},
     stream::{self, ReplicationStream},
     timeline::{self, Timelines},
     which::{self, Identity, Known},
@@ -66,7 +67,7 @@ pub struct Session {
 
 impl Session {
     /// Logs in twice and checks that everything is in place; `known` is what earlier sessions saw,
-    /// `mapped` are the tables of `[tables]`.
+    /// `mapped` are the tables of `[tables]`. Somebody may read the slot: see [`Ready::active_pid`].
     ///
     /// # Errors
     /// See [`Error`].
@@ -80,7 +81,7 @@ impl Session {
         let (replication, identity) = which::open(postgres, known).await?;
         let mut catalog = Catalog::new(postgres, &replication);
         let client = catalog.client().await?;
-        let ready = slot::prepare(client, publications, slot, mapped).await?;
+        let ready = slot::look(client, publications, slot, mapped).await?;
         Ok(Self { replication, catalog, ready, identity })
     }
 
@@ -108,6 +109,7 @@ impl Session {
             restart_lsn: Lsn::ZERO,
             published,
             slot_created: true,
+            active_pid: None,
             warnings,
         };
         waiting();
@@ -116,34 +118,110 @@ impl Session {
         Ok(Self { replication, catalog, ready, identity })
     }
 
-    /// The server that it is with.
-    #[must_use]
-    pub const fn host(&self) -> &Host {
-        self.replication.host()
-    }
-
-    /// `START_REPLICATION … 0/0`: the slot decides where.
+    /// `START_REPLICATION … 0/0`: the slot decides where. Only [`Self::stream`] may follow.
+    ///
+    /// `false`: another one reads the slot, and it may be tried again. Not cancel-safe: if it is
+    /// dropped, the session can only be dropped too.
     ///
     /// # Errors
-    /// The server refuses; the slot may be in use by now.
-    pub async fn start(
-        mut self,
-        slot: &str,
+    /// The server refuses.
+    pub async fn start(&mut self, slot: &str, publications: &[String]) -> Result<bool, Error> {
+        let command = slot::start_replication(slot, publications);
+        match self.replication.start_copy_both(&command).await {
+            Ok(()) => Ok(true),
+            Err(error) if is_busy(&error) => Ok(false),
+            Err(error) => Err(refused(error, slot)),
+        }
+    }
+
+    /// The same, for a session that was opened some time ago: what has changed since is learnt.
+    ///
+    /// # Errors
+    /// The server refuses, or cannot be asked.
+    pub async fn start_now(&mut self, slot: &str, publications: &[String]) -> Result<bool, Error> {
+        self.identify_again().await?;
+        if !self.start(slot, publications).await? {
+            return Ok(false);
+        }
+        // Nobody else can move it now.
+        let client = self.catalog.client().await?;
+        let health = slot::readable(client, &self.ready.server, slot).await?;
+        self.ready.learn(&health);
+        Ok(true)
+    }
+
+    /// What came after [`Self::start`], and what answers questions beside it.
+    #[must_use]
+    pub fn stream(
+        self,
         publications: &[String],
         start: stream::Start<'_>,
-    ) -> Result<(ReplicationStream, Catalog, Timelines), Error> {
-        let command = slot::start_replication(slot, publications);
-        if let Err(error) = self.replication.start_copy_both(&command).await {
-            return Err(refused(error, slot));
-        }
+    ) -> (ReplicationStream, Catalog, Timelines) {
         let (mut socket, received) = self.replication.into_parts();
         if start.options.low_watermark > 1 {
             // Only costs CPU if it cannot be set.
             let _ = socket.set_low_watermark(start.options.low_watermark);
         }
         let stream = ReplicationStream::new(socket, &received, publications, start);
-        Ok((stream, self.catalog, self.identity.timelines))
+        (stream, self.catalog, self.identity.timelines)
     }
+
+    /// For who waits: whether both connections are good, and who reads the slot. With `options` the
+    /// server and the publications are checked again, too.
+    ///
+    /// Not cancel-safe: if it is dropped, the session can only be dropped too.
+    ///
+    /// # Errors
+    /// As in [`Self::open`].
+    pub async fn look_again(
+        &mut self,
+        slot: &str,
+        options: Option<(&PublicationOptions, &SlotOptions, &[String])>,
+    ) -> Result<(), Error> {
+        self.identify_again().await?;
+        let client = self.catalog.client().await?;
+        if let Some((publications, slot, mapped)) = options {
+            self.ready = slot::look(client, publications, slot, mapped).await?;
+            return Ok(());
+        }
+        let health = slot::readable(client, &self.ready.server, slot).await?;
+        self.ready.learn(&health);
+        Ok(())
+    }
+
+    /// Who reads the slot, if it is read, as far as our role may see it.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn active(&mut self) -> Result<Option<Active>, Error> {
+        let Some(pid) = self.ready.active_pid else { return Ok(None) };
+        Ok(slot::active(self.catalog.client().await?, pid).await?)
+    }
+
+    /// Has the process ended that reads the slot.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn end(&mut self, slot: &str, pid: i32) -> Result<Ended, Error> {
+        Ok(slot::end(self.catalog.client().await?, slot, pid).await?)
+    }
+
+    /// The server.
+    #[must_use]
+    pub const fn host(&self) -> &Host {
+        self.replication.host()
+    }
+
+    /// It may have been promoted in between.
+    async fn identify_again(&mut self) -> Result<(), Error> {
+        self.identity.learn(&mut self.replication).await
+    }
+}
+
+/// Whether another one reads the slot.
+fn is_busy(error: &connect::Error) -> bool {
+    const OBJECT_IN_USE: &str = "55006";
+    error.server().is_some_and(|server| server.sqlstate == OBJECT_IN_USE)
 }
 
 /// A slot that was there when it was looked at, and is not when it is to be read.
@@ -220,6 +298,6 @@ mod tests {
         let gone = refusal(b"SERROR\0C42704\0Mreplication slot \"s\" does not exist\0\0");
         assert!(matches!(gone, Error::Slot(slot::Error::SlotMissing { .. })), "{gone}");
         let busy = refusal(b"SERROR\0C55006\0Mreplication slot \"s\" is active\0\0");
-        assert!(matches!(busy, Error::Connect(_)), "{busy}");
+        assert!(matches!(busy, Error::Connect(ref error) if is_busy(error)), "{busy}");
     }
 }

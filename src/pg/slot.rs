@@ -10,6 +10,7 @@
 //! there once is not made again by itself, as that would hide a gap: at a reconnect the caller asks
 //! with `create = false`.
 
+mod active;
 mod command;
 mod error;
 pub mod heartbeat;
@@ -23,6 +24,7 @@ mod young;
 use tokio_postgres::Client;
 
 pub use self::{
+    active::{Active, Ended, active, end},
     command::{create_temporary, start_replication},
     error::{Error, Place},
     hold::{Hold, Oldest, Walsender, hold, log_running, walsender},
@@ -111,8 +113,19 @@ pub struct Ready {
     pub published: Published,
     /// Whether the slot was made just now.
     pub slot_created: bool,
+    /// Who reads the slot now.
+    pub active_pid: Option<i32>,
     /// What a person should know, with the SQL that mends it; those of `published` are among them.
     pub warnings: Vec<String>,
+}
+
+impl Ready {
+    /// The slot was looked at again.
+    pub(super) fn learn(&mut self, health: &Health) {
+        self.confirmed_flush = health.confirmed_flush.unwrap_or_default();
+        self.restart_lsn = health.restart_lsn.unwrap_or_default();
+        self.active_pid = health.active_pid;
+    }
 }
 
 /// Checks the server, the publications and the slot, and makes what is missing where the options
@@ -126,11 +139,23 @@ pub async fn prepare(
     options: &SlotOptions,
     mapped: &[String],
 ) -> Result<Ready, Error> {
+    let ready = look(client, publications, options, mapped).await?;
+    let name = options.name.clone();
+    ready.active_pid.map_or(Ok(ready), |pid| Err(Error::Busy { name, pid }))
+}
+
+/// The same for who may wait: a slot that somebody reads is fine, see [`Ready::active_pid`].
+pub async fn look(
+    client: &Client,
+    publications: &PublicationOptions,
+    options: &SlotOptions,
+    mapped: &[String],
+) -> Result<Ready, Error> {
     name::check_slot(&options.name)?;
     let (server, mut warnings) = check_server(client).await?;
     let found = state::find(client, &options.name).await?;
     if let Some(slot) = &found {
-        slot.check(&options.name, &server)?;
+        slot.check_idle_or_not(&options.name, &server)?;
     }
     let exists = found.is_some();
     let mut published = prepare_publication(client, &server, publications, mapped, exists).await?;
@@ -151,6 +176,7 @@ pub async fn prepare(
         restart_lsn: slot.health.restart_lsn.unwrap_or_default(),
         published,
         slot_created: !exists,
+        active_pid: slot.health.active_pid,
         warnings,
     })
 }
@@ -172,6 +198,14 @@ async fn make(
 pub async fn available(client: &Client, server: &Server, name: &str) -> Result<(), Error> {
     match state::find(client, name).await? {
         Some(slot) => slot.check(name, server),
+        None => Err(missing(name)),
+    }
+}
+
+/// The same for who may wait: the slot's health, if it can be read now or once it is let go.
+pub async fn readable(client: &Client, server: &Server, name: &str) -> Result<Health, Error> {
+    match state::find(client, name).await? {
+        Some(slot) => slot.check_idle_or_not(name, server).map(|()| slot.health),
         None => Err(missing(name)),
     }
 }

@@ -112,24 +112,44 @@ impl Known {
     }
 }
 
+impl Identity {
+    /// Asks again: it may have been promoted in between.
+    pub(super) async fn learn(&mut self, replication: &mut Connection) -> Result<(), Error> {
+        let (_, current, wal_end) = system(replication).await?;
+        if current != self.timelines.current() {
+            self.timelines = history(replication, current).await?;
+        }
+        self.wal_end = wal_end;
+        Ok(())
+    }
+}
+
 /// Asks a walsender.
 pub(super) async fn identify(replication: &mut Connection) -> Result<Identity, Error> {
+    let (system_identifier, current, wal_end) = system(replication).await?;
+    let timelines = history(replication, current).await?;
+    Ok(Identity { system_identifier, timelines, wal_end })
+}
+
+/// System identifier, timeline, and the end of the WAL.
+async fn system(replication: &mut Connection) -> Result<(u64, u32, Lsn), Error> {
     let rows = replication.simple_query("IDENTIFY_SYSTEM").await?;
     let text = |column| rows.first().and_then(|row| row.get(column)).and_then(Option::as_deref);
     let lacks = |what| move || Error::Identity { what };
-    let system_identifier =
-        text(0).and_then(|text| text.parse().ok()).ok_or_else(lacks("no system identifier"))?;
-    let current: u32 =
-        text(1).and_then(|text| text.parse().ok()).ok_or_else(lacks("no timeline"))?;
-    let wal_end: Lsn =
-        text(2).and_then(|text| text.parse().ok()).ok_or_else(lacks("no WAL position"))?;
+    Ok((
+        text(0).and_then(|text| text.parse().ok()).ok_or_else(lacks("no system identifier"))?,
+        text(1).and_then(|text| text.parse().ok()).ok_or_else(lacks("no timeline"))?,
+        text(2).and_then(|text| text.parse().ok()).ok_or_else(lacks("no WAL position"))?,
+    ))
+}
+
+async fn history(replication: &mut Connection, current: u32) -> Result<Timelines, Error> {
     if current <= 1 {
         // Timeline 1 has no history: asking is an error.
-        return Ok(Identity { system_identifier, timelines: Timelines::single(current), wal_end });
+        return Ok(Timelines::single(current));
     }
     let rows = replication.simple_query(&format!("TIMELINE_HISTORY {current}")).await?;
     let file = rows.first().and_then(|row| row.get(1)).and_then(Option::as_deref);
-    let file = file.ok_or_else(lacks("no timeline history"))?;
-    let timelines = Timelines::parse(current, file.as_bytes())?;
-    Ok(Identity { system_identifier, timelines, wal_end })
+    let file = file.ok_or(Error::Identity { what: "no timeline history" })?;
+    Ok(Timelines::parse(current, file.as_bytes())?)
 }

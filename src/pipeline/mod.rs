@@ -111,6 +111,8 @@ pub struct Pipeline<'a> {
     pub last_commit: i64,
     /// Positions that are kept in Kafka.
     pub notes: Notes,
+    /// When the slot was to be had, until the first record is stored.
+    pub begun: Option<Instant>,
 }
 
 impl Pipeline<'_> {
@@ -338,6 +340,7 @@ impl Pipeline<'_> {
     /// Kafka has it.
     fn settle(&mut self, delivery: Delivery) {
         failpoint::hit("delivered");
+        self.tell_first();
         if let Some(confirmed) = self.records.settle(delivery) {
             failpoint::hit("settled");
             self.stream.confirm(confirmed);

@@ -47,6 +47,14 @@ impl Pipeline<'_> {
         (self.report)(progress);
     }
 
+    /// How long it took from when the slot was to be had until something is stored.
+    pub(super) fn tell_first(&mut self) {
+        if let Some(begun) = self.begun.take() {
+            let ms = begun.elapsed().as_millis();
+            tracing::info!(ms, "the first records are stored, since the slot was to be had");
+        }
+    }
+
     pub(super) fn progress(&self, draining: bool) -> Progress {
         let stored = self.records.ledger.stored();
         let open = self.records.ledger.open() > 0;

@@ -100,7 +100,7 @@ impl Instance {
         self.lock().started
     }
 
-    /// `streaming`, `waiting` …, if it answers.
+    /// `streaming`, `passive` …, if it answers.
     pub fn role(&self) -> Option<String> {
         let body = self.ask("/status")?;
         let status: Value = serde_json::from_str(&body).ok()?;

@@ -7,10 +7,12 @@ use crate::world::{LIMIT, World, kafka, postgres};
 
 /// Every metric, with its type. Dashboards hold on to these names.
 const METRICS: &[(&str, &str)] = &[
+    ("pgsluice_active_info", "gauge"),
     ("pgsluice_already_stored_total", "counter"),
     ("pgsluice_batches_total", "counter"),
     ("pgsluice_build_info", "gauge"),
     ("pgsluice_commit_to_ack_seconds", "histogram"),
+    ("pgsluice_could_take_over", "gauge"),
     ("pgsluice_heartbeat_pending_seconds", "gauge"),
     ("pgsluice_heartbeat_seconds", "histogram"),
     ("pgsluice_heartbeats_total", "counter"),
@@ -43,13 +45,16 @@ const METRICS: &[(&str, &str)] = &[
     ("pgsluice_split_transactions_total", "counter"),
     ("pgsluice_stale_timestamps_total", "counter"),
     ("pgsluice_stored_bytes_total", "counter"),
+    ("pgsluice_take_overs_total", "counter"),
     ("pgsluice_throttled_seconds", "gauge"),
     ("pgsluice_transactions_total", "counter"),
 ];
 
 /// What has no unit: it is counted, or says which.
 const UNITLESS: &[&str] = &[
+    "pgsluice_active_info",
     "pgsluice_build_info",
+    "pgsluice_could_take_over",
     "pgsluice_open_transactions",
     "pgsluice_role",
     "pgsluice_slot_invalidated",

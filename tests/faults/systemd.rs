@@ -137,7 +137,7 @@ fn systemd_hears_ready_of_who_waits_for_the_slot_and_has_kafka() {
     let mut second = case.spawn_with(&["slot.check_interval=200ms"], &systemd.env());
     systemd.wait("READY=1", |line| line == "READY=1");
     systemd.wait("what it waits for", |line| {
-        line.starts_with("STATUS=waiting: ") && line.contains("in use")
+        line.starts_with("STATUS=passive: ") && line.contains("in use")
     });
     systemd.wait_beats(5);
     first.kill();

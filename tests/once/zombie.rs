@@ -22,7 +22,7 @@ fn thawed(world: &World, mode: &str) {
     world.write(BASE);
     world.wait_confirmed(&mut first);
     let mut second = other.start(&sets);
-    is(&second, "waiting");
+    is(&second, "passive");
 
     // Stored, and PostgreSQL does not hear of it.
     world.proxy.hold();
@@ -34,7 +34,7 @@ fn thawed(world: &World, mode: &str) {
     first.resume();
     world.proxy.cut_once();
     world.proxy.let_go();
-    is(&first, "waiting");
+    is(&first, "passive");
     world.write(SECOND);
     world.wait_confirmed(&mut second);
 

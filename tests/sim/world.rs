@@ -114,6 +114,7 @@ pub fn options(who: char) -> app::Options {
         (1..=2).map(|host| Host::Tcp(format!("{who}.pg{host}"), 5432)).collect();
     options.kafka.brokers =
         (0..3).map(|broker| (format!("{who}.{}", kafka::name(broker)), 9092)).collect();
+    options.ha.lock = false; // the model has none: whoever waits polls
     assert_eq!(options.postgres.wal_sender_timeout, walsender::TIMEOUT);
     options
 }

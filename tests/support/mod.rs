@@ -65,6 +65,8 @@ impl Ports {
     pub const ONCE: Self = Self(11);
     /// `tests/sim.rs`: a model, and what it is a model of.
     pub const SIM: Self = Self(12);
+    /// `tests/failover.rs`: several instances, of which one streams.
+    pub const FAILOVER: Self = Self(13);
     /// `tests/slot_health.rs`: heartbeats, and what is said of a slot.
     pub const SLOT_HEALTH: Self = Self(14);
 

@@ -10,14 +10,14 @@ use tokio::{
 };
 
 use super::{
-    super::{now_ms, random},
+    super::now_ms,
     Aim, Options, PATIENCE, Source,
     beat::{Beat, Step},
     concern::{Concerns, Holder, Word},
     late,
 };
 use crate::{
-    metrics,
+    ha, metrics,
     pg::{
         catalog,
         connect::{self, Sql},
@@ -117,7 +117,7 @@ impl Task {
             };
             tracing::debug!("the slot cannot be looked at: {}", super::super::chain(&gone));
             self.stale();
-            let pause = self.backoff.next(random());
+            let pause = self.backoff.next(ha::random());
             select! {
                 biased;
                 changed = aimed.changed() => if changed.is_err() { return },

@@ -181,4 +181,10 @@ pub(super) const KEYS: &[Key] = &[
         Is("4GiB"),
         "warn when the slot keeps more WAL than this, with what holds it; 0: never",
     ),
+    key(
+        "slot.take_over_after",
+        Span(0, 24 * 60 * MIN),
+        Is("0s"),
+        "end the active instance when PostgreSQL has heard nothing of it for so long; 0s: never",
+    ),
 ];

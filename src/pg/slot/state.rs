@@ -106,6 +106,13 @@ GROUP BY s.slot_name";
 impl Slot {
     /// Whether the stream can be started on it.
     pub(super) fn check(&self, name: &str, server: &Server) -> Result<(), Error> {
+        self.check_idle_or_not(name, server)?;
+        let name = name.to_owned();
+        self.health.active_pid.map_or(Ok(()), |pid| Err(Error::Busy { name, pid }))
+    }
+
+    /// Whether it can, as soon as nobody reads it.
+    pub(super) fn check_idle_or_not(&self, name: &str, server: &Server) -> Result<(), Error> {
         let wrong = |why: String| Err(Error::WrongSlot { name: name.to_owned(), why });
         let name = name.to_owned();
         match (&self.plugin, &self.database) {
@@ -125,9 +132,6 @@ impl Slot {
         }
         if self.synced && server.in_recovery {
             return Err(Error::Synced { name });
-        }
-        if let Some(pid) = self.health.active_pid {
-            return Err(Error::Busy { name, pid });
         }
         let Some(confirmed) = self.health.confirmed_flush else {
             return Err(Error::Unfinished { name });

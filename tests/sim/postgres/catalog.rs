@@ -7,6 +7,7 @@ pub type Answer = (Vec<u32>, Vec<Vec<Option<Vec<u8>>>>);
 
 const BOOL: u32 = 16;
 const INT8: u32 = 20;
+const INT4: u32 = 23;
 const TEXT: u32 = 25;
 const TEXTS: u32 = 1009;
 const OID: u32 = 26;
@@ -35,6 +36,8 @@ pub fn parameters(sql: &str) -> Vec<u32> {
         vec![TEXTS]
     } else if sql.contains("$1::text") {
         vec![TEXT]
+    } else if sql.contains("$1::int4") {
+        vec![INT4]
     } else {
         vec![OID]
     }
@@ -55,6 +58,11 @@ pub(super) fn answer(state: &State, sql: &str) -> Option<Answer> {
             text("cdc"),
         ];
         return Some((vec![INT8, TEXT, INT8, BOOL, INT8, INT8, TEXT, TEXT], vec![row]));
+    }
+    if has("FROM pg_stat_activity a") {
+        let row = vec![text("pgsluice"), text("local"), text("2027-01-15T08:00:00Z"), text("now")];
+        let there = state.active.map(|_| row);
+        return Some((vec![TEXT; 4], there.into_iter().collect()));
     }
     if has("FROM pg_replication_slots") {
         let (pid, confirmed) = (state.active.map(|pid| pid.to_string()), lsn(state.confirmed));

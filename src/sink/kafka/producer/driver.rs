@@ -60,6 +60,7 @@ use crate::{
 pub(super) enum Command {
     Submit(Batch),
     Commit,
+    Prepare,
     Topic { name: String, reply: oneshot::Sender<Result<Met, Error>> },
     Take { claim: Claim, generation: u64, reply: oneshot::Sender<Result<Taken, Error>> },
     Look { claim: Claim, topics: Vec<Arc<str>>, reply: oneshot::Sender<Result<Found, Error>> },
@@ -232,6 +233,7 @@ impl Driver {
                 self.ends.in_flight.fetch_sub(len, Ordering::Relaxed); // as the handle counted it
             }
             Command::Commit => self.machine.commit(),
+            Command::Prepare => self.machine.prepare(Instant::now()),
             Command::Topic { name, reply } => self.meet(name, reply),
             Command::Take { claim, generation, reply } => self.take(claim, generation, reply),
             Command::Look { claim, topics, reply } => self.look(claim, topics, reply),

@@ -155,6 +155,10 @@ pub(super) struct Machine {
     settings: Settings,
     /// An answer left a doubt, or nothing was taken yet.
     in_doubt: bool,
+    /// Connections are kept, though nothing is sent yet.
+    prepared: bool,
+    /// They are to be looked after in this turn.
+    look_after: bool,
     topics: HashMap<Arc<str>, Topic>,
     partitions: Vec<Partition>,
     /// Places of partitions that have something to send or to mend; who was served goes to the back.
@@ -212,6 +216,8 @@ impl Machine {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
             in_doubt: true,
+            prepared: false,
+            look_after: false,
             topics: HashMap::new(),
             partitions: Vec::new(),
             active: VecDeque::new(),
@@ -243,7 +249,7 @@ impl Machine {
     /// Everything that is not delivered is given up: its source sends again what is not stored.
     /// Nothing is sent until [`Self::taken`].
     pub(super) fn give_up(&mut self, now: Instant) {
-        self.in_doubt = true;
+        (self.in_doubt, self.prepared) = (true, false);
         let longest_pause = self.settings.longest_pause;
         for partition in &mut self.partitions {
             partition.queue = Queue::new(longest_pause);

@@ -111,6 +111,27 @@ impl Producer {
         Ok(Self { commands, deliveries, generation: 0, in_flight, trouble, task })
     }
 
+    /// For whoever waits for its turn, and may not take the topics yet.
+    #[must_use]
+    pub fn waiting(&self) -> Waiting {
+        Waiting { commands: self.commands.clone(), trouble: self.trouble.clone() }
+    }
+
+    /// Waits until something has happened that only a person can mend; for ever, if nothing does. What is
+    /// delivered meanwhile is of no use to anybody: the topics are to be taken anew. Cancel-safe.
+    pub async fn halted(&mut self) -> Error {
+        while let Some((_, delivery)) = self.deliveries.recv().await {
+            match delivery {
+                Ok(delivery) => {
+                    self.in_flight.fetch_sub(delivery.batch.bytes.len(), Ordering::Relaxed);
+                }
+                Err(error) if error.disposition() != Disposition::Retry => return error,
+                Err(_) => {}
+            }
+        }
+        std::future::pending().await // its error was told
+    }
+
     /// Makes every topic that was looked up ours, and reads back what of ours they hold. Everything
     /// that was submitted and is not delivered is given up: the caller sends again what is not among
     /// [`Taken::stored`]. Waits as long as Kafka cannot do it.
@@ -242,6 +263,23 @@ impl Producer {
             }
         }
         None
+    }
+}
+
+/// What keeps the way to Kafka open for whoever waits.
+#[derive(Debug)]
+pub struct Waiting {
+    commands: mpsc::UnboundedSender<Command>,
+    trouble: watch::Receiver<Option<String>>,
+}
+
+impl Waiting {
+    /// Keeps connections with all who lead partitions of topics that were looked up, until the topics
+    /// are taken, and asks who that is now. To be called again and again. Gives what stands against
+    /// taking them.
+    pub fn prepare(&self) -> Option<String> {
+        let _ = self.commands.send(Command::Prepare); // as in [`Producer::submit`]
+        self.trouble.borrow().clone()
     }
 }
 

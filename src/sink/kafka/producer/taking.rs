@@ -25,6 +25,7 @@ use std::{
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
+mod epochs;
 mod fence;
 mod look;
 
@@ -37,7 +38,6 @@ use super::{
     queue::Identity,
 };
 use crate::{
-    failpoint,
     retry::{Backoff, Disposition},
     sink::kafka::{
         Options,
@@ -45,7 +45,7 @@ use crate::{
         codes,
         error::Error,
         metadata::{Metadata, Node},
-        wire::{CoordinatorOf, FetchedOffset, InitProducerId},
+        wire::{CoordinatorOf, FetchedOffset},
     },
     stored::Stored,
 };
@@ -53,8 +53,11 @@ use crate::{
 /// The first pause before a step is repeated: a marker is written in a few milliseconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(4);
 
-/// A broker ends a transaction without data after this, should we be gone in its middle.
-const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(60);
+/// As long as a marker should be there in a moment, a pause is no longer than this.
+const BUSY_PAUSE: Duration = Duration::from_millis(8);
+
+/// For so many attempts.
+const SOON: u32 = 50;
 
 /// What an entry of [`Stored`] takes, with its share of the tree.
 const NAME_BYTES: usize = 64;
@@ -136,57 +139,6 @@ impl Taker {
             kept.into_iter().map(|one| Kept { gone: !is_there(&one), ..one }).collect()
         });
         Ok(ours)
-    }
-
-    /// Higher epochs than anybody had before, and the id of the first. `None`: nobody can be shut out.
-    async fn identities(&mut self) -> Result<Option<(Arc<str>, Identities)>, Error> {
-        let claim = Arc::clone(&self.claim);
-        let (Some(id), Some(data_id)) = (claim.transactional_id.clone(), claim.data_id()) else {
-            return Ok(None);
-        };
-        let transactional = claim.transaction_timeout.is_some();
-        let identity = match self.next_epoch(&id, TRANSACTION_TIMEOUT).await {
-            Err(error) if not_allowed(&error) && !transactional => {
-                // The command goes on where the error ends.
-                warn!(
-                    "rows may be repeated after a crash, as nobody can be shut out: {error} \
-                     --transactional-id {data_id}"
-                );
-                return Ok(None);
-            }
-            Err(error) => return Err(with(error, &data_id)),
-            Ok(identity) => identity,
-        };
-        let mut fences = vec![(Arc::clone(&id), identity)];
-        let timeout = claim.transaction_timeout.unwrap_or(TRANSACTION_TIMEOUT);
-        match self.next_epoch(&data_id, timeout).await {
-            Ok(identity) => fences.push((data_id, identity)),
-            Err(error) if not_allowed(&error) && !transactional => warn!(
-                "an instance with kafka.delivery = \"transactional\" would not be shut out: {error}"
-            ),
-            Err(error) => return Err(error),
-        }
-        let last = fences.last().map_or(identity, |(_, last)| *last);
-        let data = if transactional { last } else { identity };
-        Ok(Some((id, Identities { data, fences })))
-    }
-
-    /// A higher epoch of a transactional id. Whatever was open under it is over then.
-    async fn next_epoch(&mut self, id: &Arc<str>, timeout: Duration) -> Result<Identity, Error> {
-        let mut pauses = self.pauses();
-        loop {
-            match self.init(id, timeout).await {
-                Ok(identity) => {
-                    let Identity { id: producer_id, epoch } = identity;
-                    debug!(transactional_id = &**id, producer_id, epoch, "a new epoch is ours");
-                    failpoint::hit("epoch");
-                    return Ok(identity);
-                }
-                Err(error) => {
-                    self.again(&mut pauses, error, "no producer id of our own yet").await?
-                }
-            }
-        }
     }
 
     /// The same for topics that are met later, in the epoch that is ours already.
@@ -278,28 +230,24 @@ impl Taker {
         if fenced || matches!(error.disposition(), Disposition::Halt(_)) {
             return Err(error);
         }
-        let pause = pauses.next(self.random.next());
+        let mut pause = pauses.next(self.random.next());
         // 51 for some milliseconds is the usual course of things.
         if pauses.attempts() == 8 {
             warn!("{what}, trying on: {}", chain(&error));
         } else {
             debug!("{what}, trying on: {}", chain(&error));
         }
-        if error.code() != Some(codes::CONCURRENT_TRANSACTIONS) {
+        if error.code() == Some(codes::CONCURRENT_TRANSACTIONS) {
+            if pauses.attempts() < SOON {
+                pause = pause.min(BUSY_PAUSE);
+            }
+        } else {
             self.coordinators.clear();
             self.groups = None;
             self.links.retain(|_, link| !link.is_closed());
         }
         sleep(pause).await;
         Ok(())
-    }
-
-    async fn init(&mut self, id: &Arc<str>, timeout: Duration) -> Result<Identity, Error> {
-        let broker = self.coordinator(id).await?;
-        let transactional_id = Some(id.to_string());
-        let request = InitProducerId { transactional_id, timeout };
-        let (id, epoch) = broker.init_producer_id(request).await?;
-        Ok(Identity { id, epoch })
     }
 
     pub(super) async fn coordinator(&mut self, id: &Arc<str>) -> Result<Broker, Error> {
@@ -345,18 +293,4 @@ fn notes(offsets: Vec<FetchedOffset>) -> Vec<Kept> {
         Some(Kept { topic: one.topic, note, gone: false })
     };
     offsets.into_iter().filter_map(kept).collect()
-}
-
-fn not_allowed(error: &Error) -> bool {
-    error.code() == Some(codes::TRANSACTIONAL_ID_AUTHORIZATION_FAILED)
-}
-
-/// The right to the other transactional id is missing too, or will be.
-fn with(error: Error, other: &str) -> Error {
-    match error {
-        Error::Refused(refusal) if not_allowed(&Error::Refused(refusal.clone())) => {
-            Error::NotAllowed { refusal, other: other.to_owned() }
-        }
-        error => error,
-    }
 }

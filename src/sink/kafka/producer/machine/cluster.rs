@@ -1,10 +1,17 @@
 //! What the machine hears of the cluster: connections, leaders, producer ids.
 
+use std::collections::BTreeSet;
+
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::{Arc, BTreeMap, Doubt, Failure, Leaders, Link, Machine, Topic, What, metrics};
+use super::{
+    Arc, BTreeMap, Doubt, Duration, Failure, Leaders, Link, Machine, Topic, What, metrics,
+};
 use crate::sink::kafka::codes::{self, Named};
+
+/// How often who leads is asked before anything is sent.
+const PREPARED_AGE: Duration = Duration::from_secs(5);
 
 impl Machine {
     /// A connection with a broker ended: what was asked over it is not answered. If that is nothing,
@@ -61,7 +68,7 @@ impl Machine {
     /// Who leads what now. Topics that are not named are left as they are.
     pub(in super::super) fn leaders(&mut self, topics: Vec<Leaders>, now: Instant, random: u32) {
         self.troubles.end(What::Metadata, now);
-        let (mut complete, mut doubt) = (true, None);
+        let (mut complete, mut doubt, mut unfit) = (true, None, None);
         for Leaders { topic, code, id, leaders } in topics {
             let Some(known) = self.topics.get_mut(&topic) else { continue };
             let anew = code == codes::NONE && known.look(&topic, id, leaders.len());
@@ -85,7 +92,15 @@ impl Machine {
                 let (cause, text) = leaderless(&topic, known, number, code, &leaders);
                 self.troubles.begin(What::Partition(place), &cause, text, now);
             }
+            if self.prepared && unfit.is_none() {
+                let led = |number: &i32| leaders.get(number).copied().flatten().is_some();
+                let missing = (0..).take(known.routed).find(|number| !led(number));
+                unfit = missing.map(|number| leaderless(&topic, known, number, code, &leaders));
+            }
             known.leaders = leaders;
+        }
+        if let Some((cause, text)) = unfit {
+            self.troubles.begin(What::Metadata, &cause, text, now); // nobody could take it now
         }
         self.metadata.asked = false;
         self.metadata.wanted = !complete;
@@ -95,12 +110,30 @@ impl Machine {
         }
         // Even good news is not asked for in a tight loop: brokers learn of a new leader one by one.
         self.metadata.not_before = Some(now + self.metadata.backoff.next(random));
-        let partitions = &self.partitions;
-        let leads = |id| partitions.iter().any(|p| p.leader == Some(id) && !p.queue.is_empty());
+        let (partitions, prepared) = (&self.partitions, self.leading().collect::<BTreeSet<_>>());
+        let leads = |id| {
+            prepared.contains(&id)
+                || partitions.iter().any(|p| p.leader == Some(id) && !p.queue.is_empty())
+        };
         self.troubles.keep_brokers(leads, now);
         if let Some((topic, number, why)) = doubt {
             self.doubt(&topic, number, why);
         }
+    }
+
+    /// Connections with all who lead are kept from now on, until the topics are taken; and who leads is
+    /// asked now and then.
+    pub(in super::super) fn prepare(&mut self, now: Instant) {
+        (self.prepared, self.look_after) = (true, true);
+        if self.metadata_at.is_none_or(|at| now >= at + PREPARED_AGE) {
+            self.metadata.wanted = true;
+        }
+    }
+
+    /// With whom connections are kept although nothing is sent yet.
+    pub(super) fn leading(&self) -> impl Iterator<Item = i32> {
+        let topics = self.topics.values().filter(|_| self.prepared);
+        topics.flat_map(|topic| topic.leaders.values().copied().flatten())
     }
 
     /// No broker told who leads.
@@ -178,6 +211,83 @@ fn leaderless(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        batch::Codec,
+        sink::kafka::{
+            producer::machine::{Action, Settings},
+            topics::Topic as LookedUp,
+        },
+    };
+
+    /// With one topic, of one partition.
+    fn machine() -> Machine {
+        let mut machine = Machine::new(Settings {
+            codec: Codec::None,
+            longest_pause: Duration::from_secs(1),
+            metadata_max_age: Duration::from_secs(300),
+            user: None,
+        });
+        let topic = LookedUp {
+            partitions: 1,
+            max_message_bytes: 1 << 20,
+            min_insync_replicas: None,
+            compacted: false,
+            id: None,
+        };
+        machine.topic("t", &topic);
+        machine
+    }
+
+    #[test]
+    fn who_waits_keeps_a_connection_with_each_leader() {
+        let mut machine = machine();
+        let now = Instant::now();
+        let turn = |machine: &mut Machine, now| {
+            let (mut connects, mut asks) = (Vec::new(), 0);
+            for action in machine.turn(now).actions {
+                match action {
+                    Action::Connect { broker } => connects.push(broker),
+                    Action::Metadata { .. } => asks += 1,
+                    _ => {}
+                }
+            }
+            (connects, asks)
+        };
+        let lead = |machine: &mut Machine, now| {
+            let leaders = BTreeMap::from([(0, Some(3))]);
+            let topic = Leaders { topic: "t".into(), leaders, ..Leaders::default() };
+            machine.leaders(vec![topic], now, 0);
+        };
+        assert_eq!(turn(&mut machine, now), (Vec::new(), 1));
+        lead(&mut machine, now);
+        assert_eq!(turn(&mut machine, now), (Vec::new(), 0), "nobody waits");
+        machine.prepare(now);
+        assert_eq!(turn(&mut machine, now), (vec![3], 0));
+        machine.connected(3, "three", now);
+        machine.prepare(now);
+        assert_eq!(turn(&mut machine, now), (Vec::new(), 0));
+        let later = now + PREPARED_AGE;
+        machine.prepare(later);
+        assert_eq!(turn(&mut machine, later), (Vec::new(), 1), "who leads is asked again");
+        machine.lost(3, "idle for too long", later, 0);
+        machine.prepare(later);
+        assert_eq!(turn(&mut machine, later).0, [3]);
+        machine.unreachable(3, "it is away", later, 0);
+        lead(&mut machine, later);
+        assert!(machine.troubles().text().is_some(), "the topics could not be taken now");
+        machine.connected(3, "three", later);
+        assert_eq!(machine.troubles().text(), None);
+        let leaders = BTreeMap::from([(0, None)]);
+        let topic = Leaders { topic: "t".into(), leaders, ..Leaders::default() };
+        machine.leaders(vec![topic], later, 0);
+        assert_eq!(machine.troubles().text().as_deref(), Some("t[0] has no leader"));
+        lead(&mut machine, later);
+        assert_eq!(machine.troubles().text(), None);
+        machine.unreachable(3, "it is away", later, 0);
+        machine.give_up(later);
+        lead(&mut machine, later);
+        assert_eq!(machine.troubles().text(), None, "it is not waited any more");
+    }
 
     #[test]
     fn a_broker_that_lags_behind_does_not_bring_an_old_topic_back() {

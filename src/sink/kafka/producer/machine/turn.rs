@@ -1,6 +1,6 @@
 //! One turn of the machine: halve what is too large, then send what may be sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
@@ -58,6 +58,11 @@ impl Machine {
         while !self.in_doubt && self.round(&mut turn, now) {}
         if !self.in_doubt {
             self.transact(&mut turn, now);
+        }
+        if std::mem::take(&mut self.look_after) {
+            for broker in self.leading().collect::<BTreeSet<_>>() {
+                self.takes(broker, &mut turn, now);
+            }
         }
         self.errands(&mut turn, now);
         turn

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -61,8 +62,8 @@ impl Taker {
         };
         let mut read = Read { partitions: partitions.len(), ..Read::default() };
         if !partitions.is_empty() {
-            for (id, identity) in fences.iter().filter(|_| !planted(Bug::NoFence)) {
-                self.mark(id, *identity, &partitions).await?;
+            if !planted(Bug::NoFence) {
+                self.mark(fences, &partitions).await?;
             }
             match self.read(&metadata, &mut tails, &mut sight, &mut read).await {
                 Err(error)
@@ -130,19 +131,25 @@ impl Taker {
         self.link(&node).await
     }
 
-    /// A marker of our epoch into every partition.
+    /// A marker of each of our epochs into every partition, side by side.
     async fn mark(
         &mut self,
-        id: &Arc<str>,
-        identity: Identity,
+        fences: &[(Arc<str>, Identity)],
         partitions: &[(Arc<str>, i32)],
     ) -> Result<(), Error> {
-        let broker = self.coordinator(id).await?;
-        add_partitions(&broker, id, identity, partitions).await?;
-        failpoint::hit("partitions added");
-        end_transaction(&broker, id, identity, false).await?;
-        failpoint::hit("transaction ended");
-        Ok(())
+        let mut marks = Vec::new();
+        for (id, identity) in fences {
+            let broker = self.coordinator(id).await?;
+            marks.push(async move {
+                add_partitions(&broker, id, *identity, partitions).await?;
+                failpoint::hit("partitions added");
+                end_transaction(&broker, id, *identity, false).await?;
+                failpoint::hit("transaction ended");
+                Ok::<(), Error>(())
+            });
+        }
+        // All are waited for: none is left half done by the failure of another.
+        join_all(marks).await.into_iter().collect()
     }
 
     /// Fetches until every tail knows all.
