@@ -46,7 +46,9 @@ impl Driver {
     }
 
     pub(super) fn coordinate(&mut self, step: Step) {
-        if self.claim.as_ref().is_some_and(|claim| !claim.lease.holds()) {
+        let lease = self.claim.as_ref().map(|claim| claim.lease.clone());
+        let over = move || lease.as_ref().is_some_and(|lease| !lease.holds());
+        if over() {
             return self.machine.doubt_transaction(Doubt::Lease);
         }
         let (Some(id), Some(identities)) = (self.data_id(), &self.identities) else { return };
@@ -65,6 +67,11 @@ impl Driver {
             match broker {
                 Err(error) => {
                     Done::Coordinated { generation, broker: None, result: Err(unasked(error)) }
+                }
+                // It took its time to be found.
+                Ok(_) if over() => {
+                    let why = Unmet::Not(NotCoordinated::Doubt(Doubt::Lease));
+                    Done::Coordinated { generation, broker: None, result: Err(why) }
                 }
                 Ok(broker) => {
                     let (end, result) = match step {
