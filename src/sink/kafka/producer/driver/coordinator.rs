@@ -16,6 +16,7 @@ use super::{
 use crate::{
     failpoint,
     retry::Disposition,
+    sim::{Bug, planted},
     sink::kafka::{
         Options,
         broker::Broker,
@@ -138,7 +139,10 @@ fn judged(generation: u64, broker: Broker, end: bool, result: Result<(), Error>)
         Error::Refused(_) => {
             return Done::Coordinated { generation, broker: None, result: Err(unasked(error)) };
         }
-        _ if end => (false, NotCoordinated::Doubt(Doubt::Unanswered)),
+        _ if end && planted(Bug::UnansweredIsEnded) => {
+            return Done::Coordinated { generation, broker: None, result: Ok(()) };
+        }
+        _ if end && !planted(Bug::EndRepeated) => (false, NotCoordinated::Doubt(Doubt::Unanswered)),
         _ => return Done::Coordinated { generation, broker: None, result: Err(unasked(error)) },
     };
     let broker = keep.then_some(broker);
