@@ -1,6 +1,8 @@
 //! The models are held to the real servers: the same questions to both, and the same answers of both.
 
 mod kafka;
+mod postgres;
+mod wire;
 
 /// A question, and its answer.
 type Told<T> = (String, T);
