@@ -48,6 +48,10 @@ use plan::Plan;
 use shrink::shrink;
 use world::run;
 
+/// A fifth of a history's time was the allocator's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Histories of a run for which nothing else is said.
 const LEAST: u64 = 2000;
 
