@@ -49,12 +49,26 @@ pub enum Bug {
     DroppedByPosition,
     /// What another timeline has lost is taken for stored.
     PhantomsCount,
+    /// A transaction is ended although batches of it are not stored.
+    EndBeforeAcks,
+    /// The end of a transaction that was not answered is asked for again.
+    EndRepeated,
+    /// It is taken for a yes.
+    UnansweredIsEnded,
+    /// A batch counts when it is stored, whether or not its transaction is committed.
+    DeliveredBeforeEnd,
+    /// What comes after the end of a transaction goes into it as long as it is open.
+    NothingDeferred,
+    /// A transaction ends in the midst of one of the source's.
+    CutAnywhere,
+    /// What is read back counts, whether or not its transaction was committed.
+    AbortedCounts,
 }
 
 #[cfg(feature = "sim")]
 impl Bug {
     /// Each of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 23] = [
         Self::ConfirmBeforeAck,
         Self::KeepaliveOverOpen,
         Self::StaleDeliveries,
@@ -71,7 +85,29 @@ impl Bug {
         Self::NothingLeftOut,
         Self::DroppedByPosition,
         Self::PhantomsCount,
+        Self::EndBeforeAcks,
+        Self::EndRepeated,
+        Self::UnansweredIsEnded,
+        Self::DeliveredBeforeEnd,
+        Self::NothingDeferred,
+        Self::CutAnywhere,
+        Self::AbortedCounts,
     ];
+
+    /// Whether it is one of transactions, and is nowhere else.
+    #[must_use]
+    pub const fn is_transactional(self) -> bool {
+        matches!(
+            self,
+            Self::EndBeforeAcks
+                | Self::EndRepeated
+                | Self::UnansweredIsEnded
+                | Self::DeliveredBeforeEnd
+                | Self::NothingDeferred
+                | Self::CutAnywhere
+                | Self::AbortedCounts
+        )
+    }
 }
 
 /// Whether this fault is planted.

@@ -156,6 +156,16 @@ fn what_decides_does_no_io_and_has_no_clock() {
     none(&wrong);
 }
 
+/// Tokio's can be turned by the simulator; who waits by the one and looks at the other goes round in circles.
+#[test]
+fn who_waits_has_one_clock() {
+    let mut wrong = Vec::new();
+    for file in sources().iter().filter(|file| matches!(file.module(), "pipeline" | "sink")) {
+        file.forbid_text(&file.code, "std::time::Instant::now", &mut wrong);
+    }
+    none(&wrong);
+}
+
 #[test]
 fn the_source_does_not_know_where_its_changes_go() {
     none(&words(&["pg"], &["kafka", "topic", "topics", "json"]));

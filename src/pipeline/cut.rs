@@ -8,7 +8,11 @@
 use std::time::{Duration, Instant};
 
 use super::Pipeline;
-use crate::{lsn::Lsn, metrics};
+use crate::{
+    lsn::Lsn,
+    metrics,
+    sim::{Bug, planted},
+};
 
 /// `[kafka.transaction]`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -78,7 +82,7 @@ impl Pipeline<'_> {
         if more > 0 {
             self.cuts.begin(now);
         }
-        let within = self.relations.in_transaction();
+        let within = self.relations.in_transaction() && !planted(Bug::CutAnywhere);
         if !self.cuts.ends(now, within, more) {
             return;
         }

@@ -126,7 +126,7 @@ impl Pipeline<'_> {
         let mut give_up = None;
         loop {
             self.hand_on("full");
-            self.cut_if_due(std::time::Instant::now());
+            self.cut_if_due(Instant::now().into_std());
             if give_up.is_some() && !self.relations.in_transaction() {
                 break;
             }

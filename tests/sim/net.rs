@@ -46,7 +46,7 @@ struct State {
 }
 
 /// Is shown what processes write: who, to whom, and the bytes of one write to PostgreSQL, or the first eight of a
-/// request to Kafka.
+/// request to Kafka, or the whole of one that ends a transaction.
 pub type Watch = Arc<dyn Fn(char, &str, &[u8]) + Send + Sync>;
 
 struct Connection {
@@ -80,27 +80,41 @@ struct Frames {
     head: Vec<u8>,
     /// Bytes of this one that are still to come.
     left: usize,
+    /// Transactions were begun and ended here.
+    transacts: bool,
 }
 
 impl Frames {
     /// The heads that are whole with these bytes: length, key and version.
-    fn heads(&mut self, mut bytes: &[u8]) -> Vec<[u8; 8]> {
+    fn heads(&mut self, mut bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut heads = Vec::new();
         while !bytes.is_empty() {
             let skipped = self.left.min(bytes.len());
             self.left -= skipped;
             bytes = &bytes[skipped..];
-            let taken = (8 - self.head.len()).min(bytes.len());
+            let wanted = self.wanted();
+            let taken = (wanted - self.head.len()).min(bytes.len());
             self.head.extend_from_slice(&bytes[..taken]);
             bytes = &bytes[taken..];
-            if let Some(head) = self.head.first_chunk::<8>() {
-                let length = u32::from_be_bytes([head[0], head[1], head[2], head[3]]) as usize;
-                self.left = length.saturating_sub(4);
-                heads.push(*head);
-                self.head.clear();
+            if self.head.len() >= self.wanted() {
+                self.left = (self.length() + 4).saturating_sub(self.head.len());
+                self.transacts |= matches!(self.head[4..6], [0, 24 | 26]);
+                heads.push(std::mem::take(&mut self.head));
             }
         }
         heads
+    }
+
+    fn length(&self) -> usize {
+        self.head.first_chunk().map_or(0, |length| u32::from_be_bytes(*length) as usize)
+    }
+
+    /// Bytes of this one that are kept.
+    fn wanted(&self) -> usize {
+        match self.head.get(4..8) {
+            Some([0, 26, ..]) => self.length() + 4,
+            _ => 8,
+        }
     }
 }
 
@@ -193,6 +207,15 @@ impl Net {
         self.0.lock().unwrap().servers.insert(name.to_owned(), Server { gate, accept });
     }
 
+    /// The world ends: servers hold their network, and it holds them.
+    pub fn end(&self) {
+        let (servers, connections) = {
+            let mut state = self.0.lock().unwrap();
+            (std::mem::take(&mut state.servers), std::mem::take(&mut state.connections))
+        };
+        drop((servers, connections));
+    }
+
     pub fn process(&self, name: char, gate: Gate) {
         self.0.lock().unwrap().processes.insert(name, gate);
     }
@@ -277,6 +300,17 @@ impl Net {
                 state.servers.keys().filter(|name| name.starts_with(server)).cloned().collect();
             for server in servers {
                 state.held.insert((client, server), until);
+            }
+        }
+    }
+
+    /// What a process has to say to the coordinator of its transactions does not arrive until then.
+    pub fn hold_ends(&self, client: char, until: Instant) {
+        for connection in self.of(client, "kafka") {
+            let mut pipes = connection.pipes.lock().unwrap();
+            if pipes[0].frames.transacts {
+                pipes[0].held = Some(until);
+                pipes[0].wake();
             }
         }
     }

@@ -1,12 +1,18 @@
 //! What must be true of every history, looked at all along.
 //!
 //! 1. Confirmed means stored: whenever PostgreSQL is told a position, each row of every transaction
-//!    below it is on all in-sync replicas.
-//! 2. No row is stored twice: no name is seen twice below the high watermarks.
+//!    below it is on all in-sync replicas, and what is in a transaction of Kafka's is committed.
+//! 2. No row is stored twice: no name is seen twice below the high watermarks, or of what is committed.
 //! 3. The rows of a partition are in the order in which they were committed.
 //! 4. What is stored was committed, on the timeline that its name says.
 //! 5. After a marker of a higher epoch no record of a lower one of the same producer id follows.
 //! 6. In the end every row that the last primary has is stored.
+//!
+//! And where Kafka's transactions are used ([`Promise`]):
+//!
+//! 7. One of PostgreSQL's is in one of Kafka's, whole, unless it is over a limit.
+//! 8. They are committed in the order of PostgreSQL's commits, over all partitions.
+//! 9. A [`Consumer`] that reads all the while applies each, whole and in this order, and keeps none.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,24 +21,44 @@ use std::{
 
 use pgsluice::stored::Name;
 
-use super::trace::Trace;
+use super::{
+    consumer::{Consumer, Group},
+    trace::Trace,
+};
 
 /// A row by its place: timeline, commit LSN, index.
 pub type Row = (u32, u64, u32);
+
+/// What a way of delivery promises.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Promise {
+    /// There is a consumer that reads only what is committed; else all that is stored counts at once.
+    pub committed: bool,
+    /// 8, and 9 in order.
+    pub ordered: bool,
+    /// 7.
+    pub whole: bool,
+}
 
 #[derive(Clone)]
 pub struct Oracle(Arc<Mutex<State>>);
 
 struct State {
     trace: Trace,
-    /// Rows that the primary has and that are not stored, by commit LSN.
+    promise: Promise,
+    /// Rows that the primary has and that are not stored for good, by commit LSN.
     missing: BTreeMap<u64, BTreeSet<Row>>,
-    /// All that was ever committed.
-    committed: BTreeSet<Row>,
+    /// All that was ever committed, by number of rows.
+    committed: BTreeMap<Group, u32>,
+    /// What a promoted standby had not got.
+    lost: BTreeSet<Group>,
+    /// Rows that are stored for good, and the last of them.
+    decided: BTreeSet<Row>,
     stored: BTreeMap<Row, (Arc<str>, i32)>,
     last: BTreeMap<(Arc<str>, i32), Row>,
     /// By topic, partition and producer id, the highest epoch of a marker.
     fenced: BTreeMap<(Arc<str>, i32, i64), i16>,
+    consumer: Consumer,
     /// As far as PostgreSQL could forget, whatever it crashes.
     safe: u64,
 }
@@ -41,15 +67,34 @@ fn row(name: &Name) -> Row {
     (name.timeline, name.commit.get(), name.index)
 }
 
+impl State {
+    fn found(&mut self, row: Row) {
+        if let Some(rows) = self.missing.get_mut(&row.1) {
+            rows.remove(&row);
+            if rows.is_empty() {
+                self.missing.remove(&row.1);
+            }
+        }
+    }
+
+    fn size(&self, group: &Group) -> usize {
+        self.committed.get(group).copied().unwrap_or(0) as usize
+    }
+}
+
 impl Oracle {
-    pub fn new(trace: Trace) -> Self {
+    pub fn new(trace: Trace, promise: Promise) -> Self {
         Self(Arc::new(Mutex::new(State {
             trace,
+            promise,
             missing: BTreeMap::new(),
-            committed: BTreeSet::new(),
+            committed: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            decided: BTreeSet::new(),
             stored: BTreeMap::new(),
             last: BTreeMap::new(),
             fenced: BTreeMap::new(),
+            consumer: Consumer::default(),
             safe: 0,
         })))
     }
@@ -57,27 +102,79 @@ impl Oracle {
     /// PostgreSQL committed a transaction of so many published rows.
     pub fn commit(&self, timeline: u32, commit: u64, rows: u32) {
         let mut state = self.0.lock().unwrap();
-        let all: BTreeSet<Row> = (0..rows).map(|index| (timeline, commit, index)).collect();
-        state.committed.extend(&all);
-        if !all.is_empty() {
-            state.missing.insert(commit, all);
+        if rows > 0 {
+            state.committed.insert((timeline, commit), rows);
+            let all = (0..rows).map(|index| (timeline, commit, index));
+            state.missing.insert(commit, all.collect());
         }
     }
 
     /// A standby was promoted that had not got this.
-    pub fn lost(&self, commit: u64) {
-        self.0.lock().unwrap().missing.remove(&commit);
+    pub fn lost(&self, timeline: u32, commit: u64) {
+        let mut state = self.0.lock().unwrap();
+        state.missing.remove(&commit);
+        state.lost.insert((timeline, commit));
     }
 
-    /// Below the high watermark of a partition: rows, or the end of a transaction.
+    /// Below the high watermark of a partition, and in no transaction.
+    pub fn plain(&self, topic: &Arc<str>, partition: i32, offset: i64, names: &[Name]) {
+        let promise = {
+            let mut state = self.0.lock().unwrap();
+            for name in names {
+                state.found(row(name));
+                state.consumer.wait_for((name.timeline, name.commit.get()));
+            }
+            if state.promise.ordered && !names.is_empty() {
+                let what = format_args!("{topic}[{partition}] at {offset} is in no transaction");
+                state.trace.broken(what);
+            }
+            state.promise
+        };
+        if !promise.committed {
+            self.stored(topic, partition, offset, names);
+        }
+    }
+
+    /// A transaction of Kafka's is going to be committed, whatever happens, with these rows.
+    pub fn decided(&self, names: &[Name]) {
+        let mut state = self.0.lock().unwrap();
+        let state = &mut *state;
+        let rows: BTreeSet<Row> = names.iter().map(row).collect();
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return };
+        state.trace.say(format_args!("{} rows are committed, to {last:x?}", rows.len()));
+        state.trace.checked();
+        let Promise { ordered, whole, .. } = state.promise;
+        if let Some(before) = state.decided.last().filter(|before| ordered && *before >= first) {
+            state
+                .trace
+                .broken(format_args!("{first:x?} is committed after {before:x?}, in another one"));
+        }
+        let groups: BTreeSet<Group> = rows.iter().map(|row| (row.0, row.1)).collect();
+        groups.iter().for_each(|group| state.consumer.wait_for(*group));
+        for group in groups.iter().filter(|_| whole) {
+            let range = (group.0, group.1, 0)..=(group.0, group.1, u32::MAX);
+            let (have, all) = (rows.range(range).count(), state.size(group));
+            if have < all {
+                let what = format_args!("{have} of {all} rows of {group:x?} are committed alone");
+                state.trace.broken(what);
+            }
+        }
+        for row in rows {
+            state.found(row);
+            state.decided.insert(row);
+        }
+    }
+
+    /// A consumer can read this.
     pub fn stored(&self, topic: &Arc<str>, partition: i32, offset: i64, names: &[Name]) {
         let mut state = self.0.lock().unwrap();
         let state = &mut *state;
         let place = (Arc::clone(topic), partition);
         for name in names {
             let row = row(name);
+            let group = (row.0, row.1);
             state.trace.checked();
-            if !state.committed.contains(&row) {
+            if state.size(&group) <= row.2 as usize {
                 state.trace.broken(format_args!(
                     "{topic}[{partition}] at {offset} holds a row that was never committed: {row:x?}"
                 ));
@@ -95,12 +192,39 @@ impl Oracle {
                 ));
             }
             *last = row.max(*last);
-            if let Some(rows) = state.missing.get_mut(&row.1) {
-                rows.remove(&row);
-                if rows.is_empty() {
-                    state.missing.remove(&row.1);
-                }
+            if state.promise.committed {
+                state.consumer.take(group, row.2);
             }
+        }
+    }
+
+    /// The consumer was at a partition.
+    pub fn consumed(&self) {
+        let mut state = self.0.lock().unwrap();
+        let State { consumer, committed, lost, promise, trace, .. } = &mut *state;
+        let size = |group: &Group| committed.get(group).copied().unwrap_or(0) as usize;
+        // What was cut in two may have lost the second part.
+        let late = consumer.apply(size, |group| !promise.whole && lost.contains(group));
+        if let Some(late) = late.filter(|late| promise.ordered && !lost.contains(late)) {
+            trace.broken(format_args!("the consumer gets {late:x?} after a later one"));
+        }
+    }
+
+    /// Nothing comes any more: the consumer has all that the primary has, and no part of anything.
+    pub fn finished(&self) {
+        let state = self.0.lock().unwrap();
+        if !state.promise.committed {
+            return;
+        }
+        state.trace.checked();
+        let unapplied =
+            |group: &&Group| !state.lost.contains(group) && !state.consumer.applied(group);
+        if let Some(group) = state.committed.keys().find(unapplied) {
+            state.trace.broken(format_args!("the consumer never applied {group:x?}"));
+        }
+        let gone = |group: &&Group| !state.promise.whole && state.lost.contains(group);
+        if let Some(group) = state.consumer.kept().find(|group| !gone(group)) {
+            state.trace.broken(format_args!("the consumer keeps a part of {group:x?}"));
         }
     }
 

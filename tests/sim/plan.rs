@@ -1,6 +1,6 @@
 //! What happens to whom in a history: drawn from its seed beforehand, so that it can be made shorter.
 
-use super::chance::Chance;
+use super::{chance::Chance, oracle::Promise};
 
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -10,11 +10,82 @@ pub struct Plan {
     /// Longest pause between two transactions, in milliseconds.
     pub pause: u64,
     pub instances: usize,
+    pub delivery: Delivery,
     pub faults: Vec<Fault>,
+}
+
+/// `kafka.delivery`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Delivery {
+    Idempotent,
+    Transactional(Transactions),
+    /// Each process is started in one mode or the other.
+    Both(Transactions),
+}
+
+/// `[kafka.transaction]`, in milliseconds and bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Transactions {
+    pub interval: u64,
+    pub max_time: u64,
+    pub max_bytes: usize,
+}
+
+impl Transactions {
+    /// No transaction is over these: all heals in a shorter time.
+    const WIDE: (u64, usize) = (20_000, 1 << 20);
+
+    pub fn may_split(self) -> bool {
+        (self.max_time, self.max_bytes) != Self::WIDE
+    }
+}
+
+impl Delivery {
+    /// Two thirds are idempotent.
+    fn of(seed: u64) -> Self {
+        let mut chance = Chance::of(seed, "delivery");
+        let drawn = chance.below(12);
+        let narrow = (chance.pick(&[1000, 3000]), chance.pick(&[3000, 8000]));
+        let (max_time, max_bytes) = if drawn == 0 { narrow } else { Transactions::WIDE };
+        let interval = chance.pick(&[20, 100, 400]);
+        let transactions = Transactions { interval, max_time, max_bytes };
+        match drawn {
+            0..3 => Self::Transactional(transactions),
+            3 => Self::Both(transactions),
+            _ => Self::Idempotent,
+        }
+    }
+
+    /// The end of a transaction may come when another one is open.
+    fn late(self, seed: u64, length: u64) -> Option<Fault> {
+        let mut chance = Chance::of(seed, "late");
+        let (at, time) = (chance.between(200, length), chance.between(5000, 9000));
+        let kind = Kind::HoldEnds { who: 'a', time };
+        let late = self != Self::Idempotent && chance.one_in(3);
+        late.then_some(Fault { number: 0, at, kind })
+    }
+
+    /// With transactions in every process.
+    pub fn is_transactional(self) -> bool {
+        matches!(self, Self::Transactional(_))
+    }
+
+    pub fn promise(self) -> Promise {
+        match self {
+            Self::Idempotent => Promise::default(),
+            Self::Transactional(transactions) => {
+                let whole = !transactions.may_split();
+                Promise { committed: true, ordered: true, whole }
+            }
+            Self::Both(_) => Promise { committed: true, ordered: false, whole: false },
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
+    /// Which of its plan.
+    pub number: usize,
     /// Milliseconds from the begin on.
     pub at: u64,
     pub kind: Kind,
@@ -54,6 +125,11 @@ pub enum Kind {
         who: char,
         broker: usize,
         ways: [bool; 2],
+        time: u64,
+    },
+    /// What it has to say to its transactions' coordinator is late.
+    HoldEnds {
+        who: char,
         time: u64,
     },
     HoldPostgres {
@@ -103,6 +179,7 @@ impl Kind {
             Self::CutKafka { .. } => "cut from Kafka",
             Self::CutPostgres { .. } => "cut from PostgreSQL",
             Self::HoldKafka { .. } => "held from Kafka",
+            Self::HoldEnds { .. } => "held from the coordinator",
             Self::HoldPostgres { .. } => "held from PostgreSQL",
             Self::BrokerCrash { .. } => "broker crash",
             Self::BrokerFreeze { .. } => "broker freeze",
@@ -121,6 +198,7 @@ impl Kind {
 impl Plan {
     pub fn of(seed: u64) -> Self {
         let mut chance = Chance::of(seed, "plan");
+        let delivery = Delivery::of(seed);
         let length = chance.between(3_000, 12_000);
         let instances = if chance.one_in(2) { 2 } else { 1 };
         let count = match chance.below(10) {
@@ -133,7 +211,7 @@ impl Plan {
             .map(|_| {
                 let at = chance.between(200, length);
                 let kind = kind(&mut chance, instances, &mut promoted);
-                Fault { at, kind }
+                Fault { number: 0, at, kind }
             })
             .collect();
         // Whoever stands still with batches that wait for Kafka still has them when it goes on.
@@ -146,11 +224,31 @@ impl Plan {
                 1 => Kind::BrokerCrash { broker, time },
                 _ => Kind::HoldKafka { who: 'a', broker, ways: [true, true], time },
             };
-            faults.push(Fault { at, kind });
+            faults.push(Fault { number: 0, at, kind });
         }
+        faults.extend(delivery.late(seed, length));
         faults.sort_by_key(|fault| fault.at);
+        faults.iter_mut().enumerate().for_each(|(number, fault)| fault.number = number);
         let pause = chance.pick(&[40, 120, 400]);
-        Self { seed, length, pause, instances, faults }
+        Self { seed, length, pause, instances, delivery, faults }
+    }
+
+    /// What is left of it, for [`Self::shrunk`].
+    pub fn again(&self) -> String {
+        let faults: Vec<String> = self.faults.iter().map(|one| one.number.to_string()).collect();
+        let Self { length, pause, instances, .. } = self;
+        format!("{length} {pause} {instances} {}", faults.join(" "))
+    }
+
+    /// Without what is left out in `again`.
+    pub fn shrunk(mut self, again: &str) -> Self {
+        let numbers: Vec<u64> = again.split(' ').filter_map(|text| text.parse().ok()).collect();
+        let [length, pause, instances, ref faults @ ..] = numbers[..] else {
+            panic!("{again:?} is not what was printed");
+        };
+        (self.length, self.pause, self.instances) = (length, pause, instances as usize);
+        self.faults.retain(|fault| faults.contains(&(fault.number as u64)));
+        self
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     rc::Rc,
     sync::{
-        Arc, Mutex, OnceLock,
+        Arc,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -14,9 +14,7 @@ use std::{
 
 use pgsluice::{
     app::{self, chain},
-    config,
-    pg::connect::Host,
-    sim::{Bug, Gate, Hooks, gated, install},
+    sim::{Bug, Gate, gated, install},
     status::Status,
 };
 use tokio::{
@@ -31,8 +29,9 @@ use super::{
     kafka::{self, Cluster},
     net::Net,
     oracle::Oracle,
-    plan::{Fault, Kind, Plan},
-    postgres::{Change, Server, TABLES, walsender},
+    plan::{Delivery, Fault, Kind, Plan},
+    postgres::{Change, Server, TABLES},
+    setup::{TOPICS, hooks, options, watch_leases},
     trace::{Told, Trace},
 };
 
@@ -54,7 +53,7 @@ impl Outcome {
 
 /// Runs a history; `keep`: what happened in words as well.
 pub fn run(plan: &Plan, bug: Option<Bug>, keep: bool) -> Outcome {
-    options('a'); // what is made only once draws nothing in a history
+    options('a', None); // what is made only once draws nothing in a history
     let plan = plan.clone();
     let thread = std::thread::Builder::new().stack_size(4 << 20);
     let history = move || {
@@ -80,81 +79,6 @@ pub fn run(plan: &Plan, bug: Option<Bug>, keep: bool) -> Outcome {
     }
 }
 
-/// As `who` is configured.
-pub fn options(who: char) -> app::Options {
-    static OPTIONS: OnceLock<app::Options> = OnceLock::new();
-    let options = OPTIONS.get_or_init(|| {
-        let set = [
-            ("postgres.host", "pg1"),
-            ("postgres.user", "cdc"),
-            ("postgres.database", "cdc"),
-            ("postgres.wal_sender_timeout", "6s"),
-            ("postgres.status_interval", "2s"),
-            ("postgres.retry_max", "1s"),
-            ("postgres.connect_timeout", "4s"),
-            ("publication.name", "cdc"),
-            ("slot.name", "cdc"),
-            ("slot.check_interval", "2s"),
-            // What goes on beside the stream is not modelled.
-            ("slot.heartbeat", "0s"),
-            ("slot.health_interval", "0s"),
-            ("kafka.brokers", "kafka0:9092"),
-            ("kafka.request_timeout", "5s"),
-            ("kafka.connect_timeout", "4s"),
-            ("kafka.retry_max", "1s"),
-            ("topic.unlisted", "route"),
-            ("admin.listen", ""),
-        ];
-        let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
-        let sources = config::Sources { set, ..config::Sources::default() };
-        config::load(&sources, config::Purpose::Run).expect("it is a configuration").app
-    });
-    let mut options = options.clone();
-    options.postgres.hosts =
-        (1..=2).map(|host| Host::Tcp(format!("{who}.pg{host}"), 5432)).collect();
-    options.kafka.brokers =
-        (0..3).map(|broker| (format!("{who}.{}", kafka::name(broker)), 9092)).collect();
-    options.ha.lock = false; // the model has none: whoever waits polls
-    assert_eq!(options.postgres.wal_sender_timeout, walsender::TIMEOUT);
-    options
-}
-
-/// In a world with nothing in it but Kafka.
-pub fn with_kafka<T>(body: impl AsyncFnOnce() -> T) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    let done = runtime.block_on(async {
-        let trace = Trace::new(false);
-        let net = Net::new(1, trace.clone(), Arc::new(|_, _, _| {}));
-        hooks(&net, &Arc::default(), None);
-        let _kafka = Cluster::new(1, &TOPICS, net, trace.clone(), Oracle::new(trace));
-        body().await
-    });
-    install(None);
-    done
-}
-
-/// Each with its partitions.
-const TOPICS: [(&str, usize); 2] = [("public.accounts", 2), ("public.notes", 1)];
-
-/// Puts the processes of this thread into that world.
-fn hooks(net: &Net, jump: &Arc<AtomicI64>, bug: Option<Bug>) {
-    let begin = Instant::now();
-    let (dial, jumped) = (net.clone(), Arc::clone(jump));
-    install(Some(Hooks {
-        dial: Arc::new(move |host, _| dial.dial(host)),
-        unix: Arc::new(move || {
-            let jumped = 1_800_000_000 + jumped.load(Ordering::Relaxed);
-            Duration::from_secs(jumped.unsigned_abs()) + begin.elapsed()
-        }),
-        boot: Arc::new(move || Duration::from_secs(1000) + begin.elapsed()),
-        bug,
-    }));
-}
-
 struct Process {
     gate: Gate,
     stop: CancellationToken,
@@ -168,6 +92,8 @@ struct World {
     trace: Trace,
     oracle: Oracle,
     jump: Arc<AtomicI64>,
+    delivery: Delivery,
+    starts: Rc<RefCell<Chance>>,
     processes: Rc<RefCell<BTreeMap<char, Process>>>,
 }
 
@@ -177,47 +103,27 @@ async fn history(plan: Plan, bug: Option<Bug>, keep: bool) -> Outcome {
     let jump = Arc::new(AtomicI64::new(0));
     let net = Net::new(plan.seed, trace.clone(), watch_leases(trace.clone()));
     hooks(&net, &jump, bug);
-    let oracle = Oracle::new(trace.clone());
+    let oracle = Oracle::new(trace.clone(), plan.delivery.promise());
     let world = World {
         kafka: Cluster::new(plan.seed, &TOPICS, net.clone(), trace.clone(), oracle.clone()),
-        postgres: Server::new(plan.seed, net.clone(), trace.clone(), oracle.clone()),
+        postgres: Server::new(
+            plan.seed,
+            plan.delivery != Delivery::Idempotent,
+            net.clone(),
+            trace.clone(),
+            oracle.clone(),
+        ),
         net,
         trace,
         oracle,
         jump,
+        delivery: plan.delivery,
+        starts: Rc::new(RefCell::new(Chance::of(plan.seed, "starts"))),
         processes: Rc::default(),
     };
     world.tell(&plan, begin).await;
+    world.net.end();
     Outcome { told: world.trace.told(), rows: world.oracle.stored_rows() }
-}
-
-/// Who has told PostgreSQL nothing for `wal_sender_timeout` sends no batch until a stream is begun anew.
-fn watch_leases(trace: Trace) -> super::net::Watch {
-    // When each gave its last sign of life, and whether it was silent for too long.
-    let told = Mutex::new(BTreeMap::<char, (Instant, bool)>::new());
-    Arc::new(move |who, server, bytes| {
-        let now = Instant::now();
-        let mut told = told.lock().unwrap();
-        if server.starts_with("pg") {
-            let start =
-                bytes.first() == Some(&b'Q') && bytes.windows(5).any(|part| part == b"START");
-            let (last, over) = told.get(&who).copied().unwrap_or((now, false));
-            if start {
-                told.insert(who, (now, false));
-            } else if bytes.first() == Some(&b'd') {
-                told.insert(who, (now, over || now - last > walsender::TIMEOUT));
-            }
-        } else if matches!(bytes, [_, _, _, _, 0, 0, ..]) {
-            trace.checked();
-            let (last, over) = told.get(&who).copied().unwrap_or((now, false));
-            if over || now - last > walsender::TIMEOUT {
-                let time = (now - last).as_millis();
-                trace.broken(format_args!(
-                    "{who} sends a batch {time} ms after its last sign of life"
-                ));
-            }
-        }
-    })
 }
 
 impl World {
@@ -227,6 +133,9 @@ impl World {
             self.start(who);
         }
         spawn_local(self.clone().write(plan.clone(), end));
+        if plan.delivery != Delivery::Idempotent {
+            spawn_local(self.kafka.clone().consume(plan.seed));
+        }
         for fault in &plan.faults {
             sleep_until(begin + Duration::from_millis(fault.at)).await;
             if self.trace.is_broken() {
@@ -250,6 +159,7 @@ impl World {
         }
         // Whatever is still on its way must not change that.
         sleep(Duration::from_secs(20)).await;
+        self.oracle.finished();
     }
 
     /// A process begins.
@@ -263,8 +173,16 @@ impl World {
         self.trace.say(format_args!("{who} begins"));
         let (status, _) = watch::channel(Status::default());
         let trace = self.trace.clone();
+        let transactions = match self.delivery {
+            Delivery::Idempotent => None,
+            Delivery::Transactional(transactions) => Some(transactions),
+            Delivery::Both(transactions) => {
+                Some(transactions).filter(|_| self.starts.borrow_mut().one_in(2))
+            }
+        };
+        let options = options(who, transactions);
         spawn_local(gated(gate, async move {
-            match Box::pin(app::run(options(who), status, stop.clone())).await {
+            match Box::pin(app::run(options, status, stop.clone())).await {
                 Err(error) if !stop.is_cancelled() => {
                     trace.broken(format_args!("{who} gives up: {}", chain(&error)));
                 }
@@ -339,6 +257,7 @@ impl World {
             Kind::HoldKafka { who, broker, ways, time } => {
                 self.net.hold(who, &kafka::name(broker), ways, after(time));
             }
+            Kind::HoldEnds { who, time } => self.net.hold_ends(who, after(time)),
             Kind::HoldPostgres { who, ways, time } => self.net.hold(who, "pg", ways, after(time)),
             Kind::BrokerCrash { broker, time } => {
                 self.kafka.crash(broker);

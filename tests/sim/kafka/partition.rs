@@ -35,6 +35,7 @@ pub mod code {
     pub const NOT_ATTEMPTED: i16 = 55;
     pub const UNSTABLE_OFFSET: i16 = 88;
     pub const FENCED: i16 = 90;
+    pub const ABORTABLE: i16 = 120;
 }
 
 #[derive(Clone, Debug)]
@@ -114,7 +115,7 @@ impl Partition {
         &mut self,
         bytes: &[u8],
         named: bool,
-        in_transaction: impl Fn(i64) -> bool,
+        in_transaction: impl Fn(i64, i16) -> bool,
     ) -> Verdict {
         let Some(Ok(entry)) = Entries::new(bytes).next() else { return Verdict::Refused(2) };
         if entry.transactional && !named {
@@ -122,15 +123,16 @@ impl Partition {
         }
         let (id, epoch, first) = (entry.producer_id, entry.epoch, entry.base_sequence);
         let last = first.wrapping_add(entry.records as i32 - 1) & i32::MAX;
-        if entry.transactional && !in_transaction(id)
-            || !entry.transactional && self.open.contains(&id)
-        {
+        if self.known.get(&id).is_some_and(|known| epoch < known.epoch) {
+            return Verdict::Refused(code::INVALID_EPOCH);
+        }
+        if entry.transactional && !in_transaction(id, epoch) {
+            return Verdict::Refused(code::ABORTABLE); // so the coordinator says, who is asked
+        }
+        if !entry.transactional && self.open.contains(&id) {
             return Verdict::Refused(code::INVALID_TXN_STATE);
         }
         if let Some(known) = self.known.get(&id) {
-            if epoch < known.epoch {
-                return Verdict::Refused(code::INVALID_EPOCH);
-            }
             let same = known.batches.iter().find(|b| (b.0, b.1) == (first, last));
             if let Some((.., offset, end)) = same.filter(|_| epoch == known.epoch) {
                 let upto = self.log.partition_point(|entry| entry.last < *end) + 1;

@@ -46,9 +46,9 @@ pub struct Group {
 
 impl Transactions {
     /// Whether this id's transaction is open over that partition.
-    pub fn includes(&self, id: i64, topic: &Arc<str>, number: usize) -> bool {
+    pub fn includes(&self, id: i64, epoch: i16, topic: &Arc<str>, number: usize) -> bool {
         self.0.values().any(|one| {
-            one.id == id
+            (one.id, one.epoch) == (id, epoch)
                 && one.state == Phase::Ongoing
                 && one.partitions.contains(&(Arc::clone(topic), number))
         })
@@ -206,10 +206,18 @@ impl Cluster {
     /// It is decided; the markers follow.
     fn end(&self, name: &str, commit: bool) {
         let mut state = self.lock();
-        let State { transactions, groups, .. } = &mut *state;
+        let State { transactions, groups, topics, .. } = &mut *state;
         let Some(one) = transactions.0.get_mut(name) else { return };
         one.state = Phase::Prepared { commit };
         let (id, epoch, partitions) = (one.id, one.epoch, one.partitions.clone());
+        if commit {
+            // What is not on all replicas may be lost yet.
+            let there =
+                partitions.iter().filter_map(|(topic, number)| topics.get(topic)?.get(*number));
+            let pending = there.filter_map(|partition| partition.pending.get(&id)).flatten();
+            let names: Vec<_> = pending.flat_map(|(_, names)| names.iter().copied()).collect();
+            self.oracle.decided(&names);
+        }
         one.finish(groups);
         drop(state);
         for (topic, number) in partitions {

@@ -9,8 +9,8 @@ pub fn message(out: &mut Vec<u8>, tag: u8, body: &[u8]) {
     out.extend(body);
 }
 
-pub fn error(out: &mut Vec<u8>, code: &str, text: &str) {
-    let body = format!("SERROR\0VERROR\0C{code}\0M{text}\0\0");
+pub fn error(out: &mut Vec<u8>, severity: &str, code: &str, text: &str) {
+    let body = format!("S{severity}\0V{severity}\0C{code}\0M{text}\0\0");
     message(out, b'E', body.as_bytes());
 }
 
@@ -88,7 +88,7 @@ pub(super) fn transaction(out: &mut Vec<u8>, one: &Transaction, known: &mut [boo
     for (index, change) in one.changes.iter().enumerate() {
         let at = one.begin + 64 * index as u64;
         if !std::mem::replace(&mut known[change.table], true) {
-            data(out, at, &relation(change.table));
+            data(out, 0, &relation(change.table)); // it stands nowhere
         }
         data(out, at, &row(change));
     }

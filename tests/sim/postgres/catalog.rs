@@ -65,21 +65,7 @@ pub(super) fn answer(state: &State, sql: &str) -> Option<Answer> {
         return Some((vec![TEXT; 4], there.into_iter().collect()));
     }
     if has("FROM pg_replication_slots") {
-        let (pid, confirmed) = (state.active.map(|pid| pid.to_string()), lsn(state.confirmed));
-        let slot = [
-            ("plugin", Some("pgoutput")),
-            ("database", Some("cdc")),
-            ("restart_lsn", Some(confirmed.as_str())),
-            ("confirmed_flush_lsn", Some(confirmed.as_str())),
-            ("wal_status", Some("reserved")),
-            ("active_pid", pid.as_deref()),
-            ("two_phase", Some("false")),
-        ];
-        let names: Vec<_> = slot.iter().map(|(name, _)| Some(*name)).collect();
-        let values: Vec<_> = slot.iter().map(|(_, value)| *value).collect();
-        let row =
-            vec![Some(texts(&names)), Some(texts(&values)), text(&lsn(state.end)), bool(false)];
-        return Some((vec![TEXTS, TEXTS, TEXT, BOOL], vec![row]));
+        return Some(slot(state));
     }
     if has("puballtables, pubtruncate") {
         let row = vec![text("cdc"), bool(false), bool(true)];
@@ -109,4 +95,21 @@ pub(super) fn answer(state: &State, sql: &str) -> Option<Answer> {
         return Some((vec![TEXT], vec![vec![text("id")]]));
     }
     None
+}
+
+fn slot(state: &State) -> Answer {
+    let (pid, confirmed) = (state.active.map(|pid| pid.to_string()), lsn(state.confirmed));
+    let slot = [
+        ("plugin", Some("pgoutput")),
+        ("database", Some("cdc")),
+        ("restart_lsn", Some(confirmed.as_str())),
+        ("confirmed_flush_lsn", Some(confirmed.as_str())),
+        ("wal_status", Some("reserved")),
+        ("active_pid", pid.as_deref()),
+        ("two_phase", Some("false")),
+    ];
+    let names: Vec<_> = slot.iter().map(|(name, _)| Some(*name)).collect();
+    let values: Vec<_> = slot.iter().map(|(_, value)| *value).collect();
+    let row = vec![Some(texts(&names)), Some(texts(&values)), text(&lsn(state.end)), bool(false)];
+    (vec![TEXTS, TEXTS, TEXT, BOOL], vec![row])
 }

@@ -67,6 +67,8 @@ struct State {
     active: Option<i32>,
     /// Walsenders that are to end.
     terminated: Vec<i32>,
+    /// Whether a transaction may come in two parts.
+    parts: bool,
 }
 
 pub fn name(host: usize) -> String {
@@ -74,7 +76,7 @@ pub fn name(host: usize) -> String {
 }
 
 impl Server {
-    pub fn new(seed: u64, net: Net, trace: Trace, oracle: Oracle) -> Self {
+    pub fn new(seed: u64, parts: bool, net: Net, trace: Trace, oracle: Oracle) -> Self {
         const BEGIN: u64 = 0x100_0000;
         let state = State {
             chance: Chance::of(seed, "postgres"),
@@ -91,6 +93,7 @@ impl Server {
             synced: BEGIN,
             active: None,
             terminated: Vec::new(),
+            parts,
         };
         let this = Self {
             state: Arc::new(Mutex::new(state)),
@@ -211,9 +214,9 @@ impl Server {
                 let at = state.wal.partition_point(|one| one.end <= switch);
                 state.wal.split_off(at)
             };
-            lost.iter().for_each(|one| self.oracle.lost(one.commit));
-            self.trace.say(format_args!("promoted at {switch:x}, {} are lost", lost.len()));
             let timeline = state.timeline;
+            lost.iter().for_each(|one| self.oracle.lost(timeline, one.commit));
+            self.trace.say(format_args!("promoted at {switch:x}, {} are lost", lost.len()));
             state.switches.push((timeline, switch));
             (state.timeline, state.host, state.end) = (timeline + 1, 2, switch);
             state.confirmed = state.synced.min(switch);
@@ -230,7 +233,19 @@ impl Server {
         self.changed.notify_waiters();
     }
 
-    /// The slot's position, and where the last published row ends.
+    /// The slot's position, and whether a walsender has it.
+    pub fn slot(&self) -> (u64, bool) {
+        let state = self.lock();
+        (state.confirmed, state.active.is_some())
+    }
+
+    /// The slot is on disk as it is, as after a checkpoint.
+    pub fn save(&self) {
+        let mut state = self.lock();
+        state.saved = state.confirmed;
+    }
+
+    /// Whether the slot is beyond the last published row.
     pub fn done(&self) -> bool {
         let state = self.lock();
         let last = state.wal.iter().rev().find(|one| !one.changes.is_empty());

@@ -45,7 +45,7 @@ impl Server {
             }
             if replication && tag == b'Q' && text(&body).starts_with("START_REPLICATION") {
                 if self.start(&end, pid) {
-                    return self.walsend(end, pid).await;
+                    return self.walsend(end, pid, position(&text(&body))).await;
                 }
                 continue;
             }
@@ -65,7 +65,7 @@ impl Server {
             self.trace.say(format_args!("the slot is {pid}'s, at {:x}", state.confirmed));
             message(&mut out, b'W', &[0, 0, 0]);
         } else {
-            error(&mut out, "55006", "replication slot \"cdc\" is active");
+            error(&mut out, "ERROR", "55006", "replication slot \"cdc\" is active");
             message(&mut out, b'Z', b"I");
         }
         end.push(&out);
@@ -167,6 +167,14 @@ impl Session<'_> {
         message(out, b'C', b"OK\0");
         message(out, b'Z', b"I");
     }
+}
+
+/// That of `… LOGICAL 16/B374D848 (…`.
+fn position(command: &str) -> u64 {
+    let at = command.split_once("LOGICAL ").and_then(|(_, rest)| rest.split(' ').next());
+    let (high, low) = at.and_then(|at| at.split_once('/')).unwrap_or(("0", "0"));
+    let number = |text| u64::from_str_radix(text, 16).unwrap_or(0);
+    number(high) << 32 | number(low)
 }
 
 fn text(body: &[u8]) -> String {

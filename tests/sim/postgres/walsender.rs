@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use super::{
-    Server,
+    Server, State,
     bytes::{error, keepalive, message, transaction},
 };
 use crate::net::End;
@@ -35,11 +35,10 @@ struct Sender {
 }
 
 impl Server {
-    pub(super) async fn walsend(&self, end: End, pid: i32) {
-        let (next, sent) = {
-            let state = self.lock();
-            (state.confirmed, state.confirmed)
-        };
+    /// From the slot's position, or another one above it.
+    pub(super) async fn walsend(&self, end: End, pid: i32, from: u64) {
+        let next = self.lock().confirmed.max(from);
+        let sent = next;
         let heard = Instant::now();
         let mut sender = Sender {
             pid,
@@ -65,7 +64,8 @@ impl Server {
             let changed = self.changed.notified();
             if self.lock().terminated.contains(&sender.pid) {
                 let mut out = Vec::new();
-                error(&mut out, "57P01", "terminating connection due to administrator command");
+                let text = "terminating connection due to administrator command";
+                error(&mut out, "FATAL", "57P01", text);
                 end.push(&out);
                 return "terminated";
             }
@@ -106,16 +106,22 @@ impl Server {
 
     /// What was committed; `true`: there is more.
     fn put(&self, end: &End, sender: &mut Sender) -> bool {
-        let state = self.lock();
+        let mut state = self.lock();
+        let State { wal, parts, chance, .. } = &mut *state;
         let mut out = Vec::new();
-        let first = state.wal.partition_point(|one| one.commit < sender.next);
-        for one in &state.wal[first..] {
+        let first = wal.partition_point(|one| one.commit < sender.next);
+        for one in &wal[first..] {
             if end.backlog() + out.len() > BACKLOG {
                 end.push(&out);
                 return true;
             }
             if !one.changes.is_empty() {
                 transaction(&mut out, one, &mut sender.known);
+                if *parts && chance.one_in(3) {
+                    let count = chance.below(out.len() as u64) as usize;
+                    end.push(&out[..count]);
+                    out.drain(..count);
+                }
             }
             (sender.next, sender.sent) = (one.commit + 1, one.end);
         }
@@ -156,6 +162,7 @@ impl Server {
                     let mut out = Vec::new();
                     message(&mut out, b'c', &[]);
                     message(&mut out, b'C', b"COPY 0\0");
+                    message(&mut out, b'C', b"START_REPLICATION\0");
                     message(&mut out, b'Z', b"I");
                     end.push(&out);
                     return true;

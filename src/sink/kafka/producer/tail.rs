@@ -236,7 +236,7 @@ impl Tail {
     fn take(&mut self, sight: &mut Sight, entry: &log::Entry<'_>, log_start: i64) {
         if let Some(marker) = entry.marker {
             let ended = self.open.remove(&entry.producer_id).unwrap_or_default();
-            if marker == Marker::Commit {
+            if marker == Marker::Commit || planted(Bug::AbortedCounts) {
                 ended.iter().for_each(|name| sight.keep(name));
             }
             self.first.entry(entry.producer_id).or_insert(marker);
@@ -276,7 +276,8 @@ impl Tail {
     /// The next step backwards, if one is needed.
     fn step_back(&mut self, sight: &mut Sight, log_start: i64) {
         for (producer, names) in self.open.drain() {
-            if self.later.get(&producer) == Some(&Marker::Commit) {
+            let marker = self.later.get(&producer);
+            if marker == Some(&Marker::Commit) || planted(Bug::AbortedCounts) {
                 names.iter().for_each(|name| sight.keep(name));
             }
         }

@@ -182,8 +182,10 @@ impl Machine {
         let base_offset = if base_offset == i64::MAX { -1 } else { base_offset };
         let delivery = Delivery { batch, base_offset };
         match &mut self.transaction {
-            Some(transaction) => transaction.keep(delivery, counted),
-            None => self.delivered(delivery, counted),
+            Some(transaction) if !planted(Bug::DeliveredBeforeEnd) => {
+                transaction.keep(delivery, counted);
+            }
+            _ => self.delivered(delivery, counted),
         }
     }
 

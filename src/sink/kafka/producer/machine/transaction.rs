@@ -17,6 +17,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{Action, Backoff, Delivery, Doubt, Machine, What, intake::Ready, metrics, turn::Turn};
+use crate::sim::{Bug, planted};
 
 /// The first pause after the coordinator was not ready: it is done with the markers of the last
 /// transaction in some milliseconds, and until then answers 51.
@@ -94,7 +95,7 @@ impl Transaction {
 
     /// Gives a batch back unless it belongs behind the open transaction.
     pub(super) fn defer(&mut self, ready: Ready) -> Option<Ready> {
-        if self.whole {
+        if self.whole && !planted(Bug::NothingDeferred) {
             self.later.push_back(Later::Batch(ready));
             return None;
         }
@@ -142,7 +143,7 @@ impl Machine {
 
     /// Asks the coordinator for what is needed now.
     pub(super) fn transact(&mut self, turn: &mut Turn, now: Instant) {
-        let all_stored = self.parcels.is_empty();
+        let all_stored = self.parcels.is_empty() || self.ends_too_soon();
         let Some(transaction) = &mut self.transaction else { return };
         let ends = transaction.whole && all_stored;
         if transaction.asked.is_some() || (transaction.wanted.is_empty() && !ends) {
@@ -162,6 +163,13 @@ impl Machine {
         let partitions = partitions.map(|p| (Arc::clone(&p.topic), p.number)).collect();
         transaction.asked = Some(Asked::Add(places));
         turn.actions.push(Action::AddPartitions { partitions });
+    }
+
+    /// A fault that is planted: some is stored, and all is sent.
+    fn ends_too_soon(&self) -> bool {
+        planted(Bug::EndBeforeAcks)
+            && self.transaction.as_ref().is_some_and(|it| !it.stored.is_empty())
+            && self.partitions.iter().all(|partition| !partition.queue.has_waiting())
     }
 
     /// The coordinator has done it.

@@ -19,9 +19,11 @@ use pgsluice::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{
-    kafka, support,
-    world::{options, with_kafka},
+use super::are_same;
+use crate::{
+    kafka,
+    setup::{options, with_servers},
+    support,
 };
 
 const TOPIC: &str = "public.notes";
@@ -31,23 +33,19 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn the_model_of_kafka_answers_as_kafka_does() {
-    let model = with_kafka(async || {
-        let mut options = options('a').kafka;
+    let model = with_servers(async |_| {
+        let mut options = options('a', None).kafka;
         options.brokers = vec![(format!("a.{}", kafka::name(0)), 9092)];
         answers(&options).await
     });
     let server = support::Kafka::shared("sim", support::Ports::SIM.kafka(0));
     server.topic(TOPIC, 1);
     let (host, port) = server.brokers().split_once(':').expect("host:port");
-    let mut options = options('a').kafka;
+    let mut options = options('a', None).kafka;
     options.brokers = vec![(host.to_owned(), port.parse().expect("a port"))];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let real = runtime.block_on(answers(&options));
-    for (model, real) in model.iter().zip(&real) {
-        assert_eq!(model, real, "of the model, and of Kafka");
-    }
-    assert_eq!(model.len(), real.len());
-    assert!(model.len() > 40, "{model:?}");
+    are_same(&model, &real, 40);
 }
 
 /// Whoever asks, and what was answered: a question in words, and codes and numbers.
@@ -119,11 +117,24 @@ async fn ask(options: &Options) -> Vec<(String, Vec<i64>)> {
     a.told.push(("two epochs on".to_owned(), vec![i64::from(third.1 - second.1)]));
     a.fence("the third fence", third).await;
     a.produce("the third epoch", third, 0, 1, false).await;
+    third_epoch(&mut a, second, third).await;
 
     let (plain, _) = a.leader.init_producer_id(InitProducerId::PLAIN).await.unwrap();
     a.produce("an id that was never here, from 5", (plain, 0), 5, 1, false).await;
     a.produce("an id that was never here, a gap", (plain, 0), 9, 1, false).await;
     a.told
+}
+
+/// Transactions when an earlier epoch still writes.
+async fn third_epoch(a: &mut Asker<'_>, second: Producer, third: Producer) {
+    a.add("a transaction of the third epoch", third).await;
+    a.produce("a zombie in it", second, 4, 1, true).await;
+    a.produce("in it", third, 1, 1, true).await;
+    a.produce("the same again", third, 1, 1, true).await;
+    a.end("its end", third, true).await;
+    a.settled(third).await;
+    a.produce("after its end", third, 2, 1, true).await;
+    a.end("a zombie's end", second, true).await;
 }
 
 fn code(error: &Error) -> i64 {
@@ -254,7 +265,7 @@ impl<'a> Asker<'a> {
         let records = Arc::new(batch(producer, sequence, count, transactional));
         let batch = PartitionRecords { topic: Arc::from(TOPIC), partition: 0, records };
         let request = Produce {
-            transactional_id: None,
+            transactional_id: transactional.then(|| NAME.into()),
             timeout: self.options.request_timeout,
             batches: vec![batch],
         };
