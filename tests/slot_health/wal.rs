@@ -48,7 +48,7 @@ fn a_quiet_publication_keeps_little_of_a_busy_clusters_wal_on_14() {
 
 #[test]
 fn a_quiet_publication_keeps_little_of_a_busy_clusters_wal_on_18() {
-    by_checkpoints(18, 30);
+    by_checkpoints(18, 12);
 }
 
 /// Where the role may ask for that record, there is no need to wait for it.
@@ -59,7 +59,7 @@ fn a_role_that_may_have_the_running_transactions_logged_need_not_wait() {
     world.make_slot();
     let sluice = world.start(&["log.level=info,pgsluice::app=debug"]);
     world.first_row(&sluice);
-    quiet_in_a_busy_cluster(&world, if soak() { 60 } else { 15 }, |turn| {
+    quiet_in_a_busy_cluster(&world, if soak() { 60 } else { 12 }, |turn| {
         if turn % 3 == 2 {
             eventually(LIMIT, "the slot has moved", || world.retained() < 20 * MB);
         }
