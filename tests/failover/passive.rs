@@ -56,8 +56,10 @@ fn it_waits_on_the_connections_that_it_has() {
     let lock = "select count(*) from pg_stat_activity where wait_event = 'advisory'
                 and application_name = 'b' and datname = current_database()";
     eventually(LIMIT, "it waits for the lock", || bed.sql(lock) == "1");
+    eventually(LIMIT, "replication, catalog, lock, and what looks at the slot", || {
+        bed.sql(all).split(',').count() == 4
+    });
     let before = bed.sql(all);
-    assert_eq!(before.split(',').count(), 3, "replication, catalog and lock: {before}");
     let looks = || said(&second, &["DEBUG", "still: "]).len();
     let seen = looks();
     eventually(LIMIT, "it has looked often", || looks() > seen + 10);
