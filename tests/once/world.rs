@@ -126,6 +126,7 @@ impl World {
             "[postgres]\nurl = \"postgres://cdc_user@127.0.0.1:{}/{}\"\n\
              wal_sender_timeout = \"60s\"\nretry_max = \"500ms\"\n\
              [publication]\nname = \"p\"\n[slot]\nname = \"{slot}\"\ncheck_interval = \"100ms\"\n\
+             heartbeat = \"0s\"\nhealth_interval = \"0s\"\n\
              [kafka]\nbrokers = \"{}\"\nretry_max = \"500ms\"\n\
              [topic]\ntemplate = \"{}.{{schema}}.{{table}}\"\ncreate = true\npartitions = 3\n\
              [batch]\nlinger = \"1ms\"\n[admin]\nlisten = \"127.0.0.1:{admin}\"\n",

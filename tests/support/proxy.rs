@@ -2,10 +2,11 @@
 //!
 //! Threads and blocking sockets with a short timeout: slow, but nothing in it can be wrong in an interesting way.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -26,8 +27,8 @@ pub enum Mode {
     CutAfter(u64),
     /// The same for bytes towards the server.
     CutAfterSent(u64),
-    /// Passes this many bytes more towards the client, in all connections together, and is then a [`Mode::BlackHole`]. What the
-    /// proxy had read of those that follow is lost.
+    /// Passes this many bytes more towards the client in the oldest connection that is open, and is then a [`Mode::BlackHole`].
+    /// What the proxy had read of those that follow is lost.
     HoleAfter(u64),
     /// A narrow link: so many bytes a second in each direction, for all connections together. What waits for its turn fills
     /// the socket of the sender, as nobody reads ahead of it.
@@ -48,7 +49,7 @@ struct Shared {
     rewrites: Vec<(Vec<u8>, Vec<u8>)>,
     /// Changed to end all connections that are open at that moment.
     generation: AtomicU64,
-    open: AtomicUsize,
+    open: Mutex<BTreeSet<usize>>,
     accepted: AtomicUsize,
     /// What connections below this number send is kept.
     hold_below: AtomicUsize,
@@ -91,7 +92,7 @@ impl Proxy {
             target: target.to_owned(),
             rewrites,
             generation: AtomicU64::new(0),
-            open: AtomicUsize::new(0),
+            open: Mutex::default(),
             accepted: AtomicUsize::new(0),
             hold_below: AtomicUsize::new(0),
             held: AtomicUsize::new(0),
@@ -145,7 +146,7 @@ impl Proxy {
 
     /// Connections that are open now.
     pub fn open(&self) -> usize {
-        self.shared.open.load(Ordering::SeqCst)
+        self.shared.numbers().len()
     }
 
     /// Connections that were taken so far: a reconnect shows here.
@@ -171,6 +172,11 @@ impl Shared {
 
     fn gone(&self) -> bool {
         *self.gone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Of the connections that are open.
+    fn numbers(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn holds(&self, number: usize) -> bool {
@@ -207,11 +213,12 @@ impl Shared {
     }
 
     /// Takes `wanted` bytes out of what may still pass: how many of them go on, and what comes then if it is over.
-    fn allow(&self, towards_client: bool, wanted: usize) -> (usize, Option<Mode>) {
+    fn allow(&self, number: usize, towards_client: bool, wanted: usize) -> (usize, Option<Mode>) {
+        let oldest = self.numbers().first() == Some(&number);
         let mut mode = self.mode.lock().unwrap_or_else(PoisonError::into_inner);
         let (left, then) = match (&mut *mode, towards_client) {
             (Mode::CutAfter(left), true) | (Mode::CutAfterSent(left), false) => (left, Mode::Cut),
-            (Mode::HoleAfter(left), true) => (left, Mode::BlackHole),
+            (Mode::HoleAfter(left), true) if oldest => (left, Mode::BlackHole),
             _ => return (wanted, None),
         };
         let pass = usize::try_from(*left).unwrap_or(usize::MAX).min(wanted);
@@ -250,7 +257,7 @@ fn serve(client: &TcpStream, shared: &Shared, number: usize) {
     let Some(server) = server.filter(|_| shared.mode() != Mode::Cut) else {
         return reset(client);
     };
-    shared.open.fetch_add(1, Ordering::SeqCst);
+    shared.numbers().insert(number);
     for stream in [client, &server] {
         let _ = SockRef::from(stream).set_send_buffer_size(KERNEL);
         let _ = SockRef::from(stream).set_recv_buffer_size(KERNEL);
@@ -259,10 +266,10 @@ fn serve(client: &TcpStream, shared: &Shared, number: usize) {
         let _ = stream.set_write_timeout(Some(LOOK));
     }
     std::thread::scope(|scope| {
-        scope.spawn(|| pump(client, &server, shared, born, Some(number)));
-        scope.spawn(|| pump(&server, client, shared, born, None));
+        scope.spawn(|| pump(client, &server, shared, born, number, false));
+        scope.spawn(|| pump(&server, client, shared, born, number, true));
     });
-    shared.open.fetch_sub(1, Ordering::SeqCst);
+    shared.numbers().remove(&number);
     if shared.mode() == Mode::Cut || shared.generation.load(Ordering::SeqCst) != born {
         reset(client);
         reset(&server);
@@ -271,8 +278,15 @@ fn serve(client: &TcpStream, shared: &Shared, number: usize) {
 
 /// Moves bytes one way. Ends when its source does, after passing that on, or when the connection is to be reset. The client's
 /// bytes may be held, by the connection's number.
-fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, client: Option<usize>) {
-    let towards_client = client.is_none();
+fn pump(
+    from: &TcpStream,
+    to: &TcpStream,
+    shared: &Shared,
+    born: u64,
+    number: usize,
+    towards_client: bool,
+) {
+    let held = || !towards_client && shared.holds(number);
     let mut buffer = vec![0; 64 * 1024];
     loop {
         if shared.mode() == Mode::Cut || shared.generation.load(Ordering::SeqCst) != born {
@@ -282,8 +296,8 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, client: Op
             std::thread::sleep(LOOK);
             continue;
         }
-        if client.is_some_and(|number| shared.holds(number)) {
-            if !hold(from, to, shared, born, client.unwrap_or(0), Vec::new()) {
+        if held() {
+            if !hold(from, to, shared, born, number, Vec::new()) {
                 return;
             }
             continue;
@@ -296,9 +310,9 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, client: Op
                 return;
             }
             // This read had begun before the hold did.
-            Ok(length) if client.is_some_and(|number| shared.holds(number)) => {
+            Ok(length) if held() => {
                 let kept = buffer.get(..length).unwrap_or_default().to_vec();
-                if !hold(from, to, shared, born, client.unwrap_or(0), kept) {
+                if !hold(from, to, shared, born, number, kept) {
                     return;
                 }
             }
@@ -307,7 +321,7 @@ fn pump(from: &TcpStream, to: &TcpStream, shared: &Shared, born: u64, client: Op
                     shared.rewrite(buffer.get_mut(..length).unwrap_or_default());
                 }
                 shared.carry(towards_client, length);
-                let (pass, then) = shared.allow(towards_client, length);
+                let (pass, then) = shared.allow(number, towards_client, length);
                 let part = buffer.get(..pass).unwrap_or_default();
                 if !write(to, part, shared, born) {
                     return;

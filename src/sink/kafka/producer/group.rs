@@ -135,14 +135,16 @@ fn cannot(error: &Error) -> bool {
 }
 
 impl Taker {
-    /// What the group keeps. `None`: it cannot be used.
+    /// What the group keeps. `None`: it cannot be used. `stable`: once no transaction of it is open,
+    /// which only a fence brings about soon if its process is dead.
     pub(super) async fn kept(
         &mut self,
         group: &Arc<str>,
+        stable: bool,
     ) -> Result<Option<Vec<FetchedOffset>>, Error> {
         let mut pauses = self.pauses();
         loop {
-            match self.offsets(group).await {
+            match self.offsets(group, stable).await {
                 Ok(offsets) => return Ok(Some(offsets)),
                 Err(error) if cannot(&error) => {
                     self.say(&error);
@@ -167,10 +169,13 @@ impl Taker {
         }
     }
 
-    /// What the group has, once no transaction of it is open.
-    async fn offsets(&mut self, group: &Arc<str>) -> Result<Vec<FetchedOffset>, Error> {
+    async fn offsets(
+        &mut self,
+        group: &Arc<str>,
+        stable: bool,
+    ) -> Result<Vec<FetchedOffset>, Error> {
         let broker = self.groups(group).await?;
-        let request = OffsetFetch { group: group.to_string(), require_stable: true };
+        let request = OffsetFetch { group: group.to_string(), require_stable: stable };
         for _ in 0..PATIENCE {
             let offsets = broker.offset_fetch(request.clone()).await?;
             if offsets.iter().all(|one| one.code != codes::UNSTABLE_OFFSET_COMMIT) {
@@ -225,7 +230,7 @@ impl Taker {
         let end = EndTxn { transactional_id, producer_id, epoch, commit: true };
         fenced(&transactions, EndTxn::NAME, transactions.end_txn(end).await)?;
         failpoint::hit("offsets committed");
-        for one in self.offsets(id).await? {
+        for one in self.offsets(id, true).await? {
             if one.partition == 0 && one.metadata == text(&one.topic) {
                 kept.remove(&one.topic);
             }

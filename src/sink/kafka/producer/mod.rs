@@ -150,7 +150,8 @@ impl Producer {
     }
 
     /// What there is of ours, in the consumer group and at the ends of these topics, read without
-    /// shutting anybody out. Waits as long as Kafka cannot tell.
+    /// shutting anybody out. Waits as long as Kafka cannot tell. Without topics it is what the group has
+    /// now: a transaction that a dead process left open is not waited for.
     ///
     /// # Errors
     /// It may not be asked.

@@ -110,7 +110,7 @@ impl Taker {
         let Some((id, identities)) = self.identities().await? else {
             return self.plain(&topics).await;
         };
-        let kept = self.kept(&id).await?.map(notes);
+        let kept = self.kept(&id, true).await?.map(notes);
         let mut ours = self.join(&identities, topics.clone()).await?;
         // Where we wrote before, and may not from now on.
         let mut others: BTreeSet<_> = kept.iter().flatten().map(|one| &one.topic).collect();

@@ -22,12 +22,13 @@ use crate::{
 const MOST: u64 = 64 << 20;
 
 impl Taker {
-    /// What the group keeps, and the newest of our records at the ends of these topics.
+    /// What the group keeps, and the newest of our records at the ends of these topics. Without
+    /// topics what the group has now, whatever is under way.
     pub(in super::super) async fn look(&mut self, topics: Vec<Arc<str>>) -> Result<Found, Error> {
         let mut found = Found { producer: -1, ..Found::default() };
         let mut topics: BTreeSet<Arc<str>> = topics.into_iter().collect();
         if let Some(group) = self.claim.transactional_id.clone()
-            && let Some(kept) = self.kept(&group).await?
+            && let Some(kept) = self.kept(&group, !topics.is_empty()).await?
         {
             topics.extend(kept.iter().map(|one| Arc::clone(&one.topic)));
             found.notes = Some(notes(kept));
