@@ -59,7 +59,7 @@ if [[ " ${PARTS[*]} " == *" test "* ]]; then
   need psql pg_recvlogical java python3 python3-venv openssl
 fi
 export LOG AHEAD=" ${PARTS[*]} "
-part test 2700 bash -o pipefail -c 'tests 2>&1 | tee "$LOG/test"'
+part test 3600 bash -o pipefail -c 'tests 2>&1 | tee "$LOG/test"'
 part fuzz 900 tests/fuzz.sh "$FUZZ_SECONDS"
 part tutorial 900 tests/tutorial.sh
 part package 1500 packaging/verify.sh
