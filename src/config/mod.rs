@@ -22,6 +22,7 @@ mod problem;
 mod records;
 mod settings;
 mod show;
+mod slot;
 mod table;
 mod url;
 mod vigil;

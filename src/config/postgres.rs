@@ -1,18 +1,19 @@
-//! `[postgres]`, `[publication]` and `[slot]` → the options of `pg`.
+//! `[postgres]` → the options of `pg`, with those of `[publication]` and `[slot]`.
 
-use std::{collections::BTreeSet, net::IpAddr, path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use super::{
     kind::{Value, quoted},
     layer::Level,
     settings::Settings,
+    slot::{ha, publication, slot},
 };
 use crate::{
     ha,
     net::{Secret, SecretSource, TcpOptions, TlsOptions, Verify},
     pg::{
         connect::{self, ChannelBinding, Host, TargetSession},
-        slot::{Failover, PublicationOptions, SlotOptions},
+        slot::{PublicationOptions, SlotOptions},
         stream,
     },
 };
@@ -66,11 +67,7 @@ pub(super) fn build(s: &mut Settings) -> Postgres {
             low_watermark: low_watermark(s),
             status_interval: status_interval(s),
         },
-        ha: ha::Options {
-            check_interval: s.span("slot.check_interval"),
-            take_over_after: take_over_after(s),
-            lock: true,
-        },
+        ha: ha(s),
         retry_max: s.span("postgres.retry_max"),
     }
 }
@@ -230,7 +227,7 @@ fn name(s: &mut Settings, key: &'static str) -> String {
     name
 }
 
-fn check_name(s: &mut Settings, key: &str, name: &str) {
+pub(super) fn check_name(s: &mut Settings, key: &str, name: &str) {
     if name.is_empty() {
         s.wrong(key, "is empty");
     } else if name.len() > NAME_BYTES {
@@ -291,7 +288,7 @@ fn wal_sender_timeout(s: &mut Settings) -> Duration {
     time
 }
 
-const LONGEST_STATUS: Duration = Duration::from_secs(10);
+pub(super) const LONGEST_STATUS: Duration = Duration::from_secs(10);
 
 fn status_interval(s: &mut Settings) -> Duration {
     let third = s.span("postgres.wal_sender_timeout") / 3;
@@ -307,34 +304,6 @@ fn status_interval(s: &mut Settings) -> Duration {
     time
 }
 
-/// Before the walsender gives up by itself, and not because one status came late.
-fn take_over_after(s: &mut Settings) -> Option<Duration> {
-    let after = s.span("slot.take_over_after");
-    let timeout = s.span("postgres.wal_sender_timeout");
-    // What is wrong with it is said where it belongs.
-    let status = if s.is_set("postgres.status_interval") {
-        s.span("postgres.status_interval")
-    } else {
-        (timeout / 3).min(LONGEST_STATUS)
-    };
-    let status = if status.is_zero() { LONGEST_STATUS } else { status };
-    if after.is_zero() {
-        return None;
-    }
-    if after < 2 * status {
-        let least = Value::Span(2 * status);
-        let why =
-            format!("must be 0s, for never, or at least {least}, two postgres.status_interval");
-        s.wrong("slot.take_over_after", why);
-    } else if !timeout.is_zero() && after >= timeout {
-        let most = Value::Span(timeout);
-        let why =
-            format!("must be less than postgres.wal_sender_timeout ({most}), which ends it anyway");
-        s.wrong("slot.take_over_after", why);
-    }
-    Some(after)
-}
-
 fn low_watermark(s: &mut Settings) -> usize {
     let bytes: usize = s.size("postgres.low_watermark");
     let most = s.size::<usize>("postgres.read_buffer") / 2;
@@ -346,64 +315,6 @@ fn low_watermark(s: &mut Settings) -> usize {
         s.wrong("postgres.low_watermark", "must be at most half of postgres.read_buffer");
     }
     bytes
-}
-
-fn publication(s: &mut Settings) -> PublicationOptions {
-    let names = s.list("publication.name");
-    if s.is_set("publication.name") && names.is_empty() {
-        s.wrong("publication.name", "is an empty list");
-    }
-    let mut seen = BTreeSet::new();
-    for name in &names {
-        check_name(s, "publication.name", name);
-        if !seen.insert(name) {
-            s.wrong("publication.name", format!("lists {} twice", quoted(name)));
-        }
-    }
-    let tables = s.list("publication.tables");
-    for table in &tables {
-        if !table
-            .split_once('.')
-            .is_some_and(|(schema, name)| !schema.is_empty() && !name.is_empty())
-        {
-            s.wrong(
-                "publication.tables",
-                format!("lists {}, which is no schema.table", quoted(table)),
-            );
-        }
-    }
-    let operations = s.list("publication.operations");
-    let known = ["insert", "update", "delete", "truncate"];
-    for operation in operations.iter().filter(|operation| !known.contains(&operation.as_str())) {
-        s.wrong(
-            "publication.operations",
-            format!("lists {}, which is none of {}", quoted(operation), known.join(" ")),
-        );
-    }
-    let create = s.on("publication.create");
-    let via_partition_root = s.on("publication.via_partition_root");
-    PublicationOptions { names, create, tables, operations, via_partition_root }
-}
-
-fn slot(s: &mut Settings) -> SlotOptions {
-    let name = s.word("slot.name");
-    let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-    if s.is_set("slot.name") {
-        check_name(s, "slot.name", &name);
-        if !name.chars().all(good) {
-            let why = format!(
-                "is {}; PostgreSQL takes lower-case letters, digits and underscores",
-                quoted(&name)
-            );
-            s.wrong("slot.name", why);
-        }
-    }
-    let failover = match s.word("slot.failover").as_str() {
-        "true" => Failover::On,
-        "false" => Failover::Off,
-        _ => Failover::Auto,
-    };
-    SlotOptions { name, create: s.on("slot.create"), failover }
 }
 
 #[cfg(test)]
