@@ -21,7 +21,7 @@ pub struct Load {
 
 impl Load {
     pub fn start(bed: &Bed) -> Self {
-        let mut psql = bed.postgres().psql(bed.name);
+        let mut psql = bed.postgres().psql_for(bed.name, 900);
         let mut psql = psql.stdin(Stdio::piped()).spawn().unwrap();
         let mut input = psql.stdin.take().unwrap();
         let over = Arc::new(AtomicBool::new(false));

@@ -127,9 +127,22 @@ impl Postgres {
 
     /// psql with everything but its commands, for a test that wants to hold a transaction open through its stdin.
     pub fn psql(&self, database: &str) -> Command {
+        self.psql_for(database, 300)
+    }
+
+    /// The same, with so many seconds at the most.
+    pub fn psql_for(&self, database: &str, seconds: u32) -> Command {
         let mut command = Command::new("timeout");
         command
-            .args(["--kill-after=5", "300", "psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d"])
+            .args([
+                "--kill-after=5",
+                &seconds.to_string(),
+                "psql",
+                "-XqAt",
+                "-v",
+                "ON_ERROR_STOP=1",
+                "-d",
+            ])
             .arg(in_database(&self.admin_url, database))
             .env("PGCONNECT_TIMEOUT", "20")
             .env("PGOPTIONS", "-c client_min_messages=warning");
