@@ -36,30 +36,50 @@ done
 
 part format 60 cargo fmt --check
 lint() { cargo clippy --locked --all-targets -- -D warnings && cargo clippy --locked --all-targets --all-features -- -D warnings; }
-ahead() { # what fuzz and package build, while tests wait for servers; what fails here fails there again
+# One build for both features, of its own, as everything in it is optimised a little: it has to be quick.
+featured() { # CARGO'S ARGUMENTS...
+  CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/featured \
+    cargo test --locked --no-fail-fast --features failpoints,sim "$@"
+}
+ahead() { # what is built while tests wait for servers; what fails here fails there again
+  nice -n 19 bash -c 'featured --no-run --test once --test sim'
   [[ $AHEAD != *" fuzz "* ]] || nice -n 19 tests/fuzz.sh build
   [[ $AHEAD != *" package "* ]] || PROFILE=quick nice -n 19 packaging/build.sh x86_64-unknown-linux-musl
 }
+# Tests mostly wait for servers, so two lanes run side by side. Those that share ports are in one of them.
+BESIDE="end_to_end failover faults kafka_broker kafka_producer"
+lane() { # NAME...: test binaries
+  local names=(); for name; do names+=(--test "$name"); done
+  cargo test --locked --no-fail-fast "${names[@]}"
+}
 tests() { # what needs a feature runs by itself, so that all else is the binary that people get
-  local code=0
+  local code=0 beside name others=()
+  for name in tests/*.rs; do
+    name=$(basename "$name" .rs)
+    [[ " $BESIDE sim " == *" $name "* ]] || others+=("$name")
+  done
   cargo test --locked --no-run || return
   ahead >"$LOG/ahead" 2>&1 &
-  cargo test --locked --no-fail-fast || code=$?
-  # One build for both features. Two minutes of histories, of which there must be 2000 at least, and each planted fault.
-  export CARGO_PROFILE_DEV_OPT_LEVEL=1 SIM_SECONDS=120
-  cargo test --locked --no-fail-fast --features failpoints,sim --test once failpoints:: || code=$?
-  cargo test --locked --no-fail-fast --features failpoints,sim --test sim || code=$?
+  lane $BESIDE >"$LOG/beside" 2>&1 & beside=$!
+  cargo test --locked --no-fail-fast --lib --bins --examples || code=$?
+  lane "${others[@]}" || code=$?
+  cargo test --locked --no-fail-fast --doc || code=$?
+  featured --test once failpoints:: || code=$?
+  # Two minutes of histories, of which there must be 2000 at least, and each planted fault.
+  SIM_SECONDS=120 featured --test sim || code=$?
+  wait $beside || code=$?
   return $code
 }
-export -f lint ahead tests
+export -f lint featured ahead lane tests
 part lint 1200 bash -c lint
 part doc 1200 env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 part supply 300 tests/supply.sh
 if [[ " ${PARTS[*]} " == *" test "* ]]; then
   need psql pg_recvlogical java python3 python3-venv openssl
 fi
-export LOG AHEAD=" ${PARTS[*]} "
+export LOG BESIDE AHEAD=" ${PARTS[*]} "
 part test 3600 bash -o pipefail -c 'tests 2>&1 | tee "$LOG/test"'
+[ ! -s "$LOG/beside" ] || { echo "=== test, what ran beside"; tee -a "$LOG/test" <"$LOG/beside"; }
 part fuzz 900 tests/fuzz.sh "$FUZZ_SECONDS"
 part tutorial 900 tests/tutorial.sh
 part package 1500 packaging/verify.sh
