@@ -105,6 +105,25 @@ impl Cluster {
     }
 }
 
+/// An answer by topic and partition, each as `one` writes it.
+fn answers<T>(
+    w: &mut Writer<'_>,
+    topics: impl IntoIterator<Item = (Arc<str>, Vec<T>), IntoIter: ExactSizeIterator>,
+    mut one: impl FnMut(&mut Writer<'_>, &str, T),
+) {
+    let topics = topics.into_iter();
+    w.array(topics.len());
+    for (topic, all) in topics {
+        w.string(&topic);
+        w.array(all.len());
+        for each in all {
+            one(w, &topic, each);
+            w.tags();
+        }
+        w.tags();
+    }
+}
+
 fn by_topic<T>(
     r: &mut Reader<'_>,
     mut one: impl FnMut(&mut Reader<'_>) -> Result<T, Malformed>,

@@ -3,7 +3,7 @@
 use pgsluice::sink::kafka::wire::{Reader, Writer};
 use tokio::time::Instant;
 
-use super::{ByTopic, Cluster, Malformed, after, by_topic, code};
+use super::{ByTopic, Cluster, Malformed, after, answers, by_topic, code};
 
 impl Cluster {
     pub(super) async fn answer_produce(
@@ -16,10 +16,8 @@ impl Cluster {
         r.i16()?;
         let until = Instant::now() + r.millis()?;
         let topics = by_topic(&mut r, |r| Ok((r.i32()?, r.bytes()?.to_vec())))?;
-        w.array(topics.len());
+        let mut stored = Vec::new();
         for (topic, partitions) in topics {
-            w.string(&topic);
-            w.array(partitions.len());
             let all = partitions.iter().map(|(number, bytes)| {
                 let topic = &topic;
                 async move {
@@ -29,18 +27,18 @@ impl Cluster {
                     )
                 }
             });
-            for (number, (code, base)) in futures_util::future::join_all(all).await {
-                w.i32(number);
-                w.i16(code);
-                w.i64(base);
-                w.i64(-1);
-                w.i64(0);
-                w.array(0);
-                w.nullable_string(None);
-                w.tags();
-            }
-            w.tags();
+            let all = futures_util::future::join_all(all).await;
+            stored.push((topic, all));
         }
+        answers(w, stored, |w, _, (number, (code, base))| {
+            w.i32(number);
+            w.i16(code);
+            w.i64(base);
+            w.i64(-1);
+            w.i64(0);
+            w.array(0);
+            w.nullable_string(None);
+        });
         w.i32(0);
         w.tags();
         Ok(())
@@ -84,40 +82,35 @@ impl Cluster {
                 some.then_some(())
             })
             .await;
-        self.fetched(broker, &topics, w);
+        self.fetched(broker, topics, w);
         Ok(())
     }
 
-    fn fetched(&self, broker: usize, topics: &ByTopic<(i32, i64, usize)>, w: &mut Writer<'_>) {
+    fn fetched(&self, broker: usize, topics: ByTopic<(i32, i64, usize)>, w: &mut Writer<'_>) {
         let mut state = self.lock();
         w.i32(0);
         w.i16(0);
         w.i32(0);
-        w.array(topics.len());
-        for (topic, all) in topics {
-            w.string(topic);
-            w.array(all.len());
-            for &(number, from, max) in all {
-                w.i32(number);
-                let partition = state.partition(topic, number as usize);
-                let Some(partition) = partition.filter(|one| one.leader == Some(broker)) else {
-                    w.i16(code::NOT_LEADER);
-                    (0..3).for_each(|_| w.i64(-1));
-                    w.array(0);
-                    w.i32(-1);
-                    w.bytes(&[]);
-                    continue;
-                };
-                let outside = from < partition.log_start || from > partition.end();
-                w.i16(if outside { code::OFFSET_OUT_OF_RANGE } else { 0 });
-                w.i64(partition.high_watermark());
-                w.i64(partition.last_stable());
-                w.i64(partition.log_start);
+        answers(w, topics, |w, topic, (number, from, max)| {
+            w.i32(number);
+            let partition = state.partition(topic, number as usize);
+            let Some(partition) = partition.filter(|one| one.leader == Some(broker)) else {
+                w.i16(code::NOT_LEADER);
+                (0..3).for_each(|_| w.i64(-1));
                 w.array(0);
                 w.i32(-1);
-                w.bytes(&if outside { Vec::new() } else { partition.fetch(from, max) });
-            }
-        }
+                w.bytes(&[]);
+                return;
+            };
+            let outside = from < partition.log_start || from > partition.end();
+            w.i16(if outside { code::OFFSET_OUT_OF_RANGE } else { 0 });
+            w.i64(partition.high_watermark());
+            w.i64(partition.last_stable());
+            w.i64(partition.log_start);
+            w.array(0);
+            w.i32(-1);
+            w.bytes(&if outside { Vec::new() } else { partition.fetch(from, max) });
+        });
     }
 
     pub(super) fn answer_list_offsets(
@@ -138,22 +131,17 @@ impl Cluster {
         })?;
         let mut state = self.lock();
         w.i32(0);
-        w.array(topics.len());
-        for (topic, all) in topics {
-            w.string(&topic);
-            w.array(all.len());
-            for (number, at) in all {
-                let partition = state.partition(&topic, number as usize);
-                let partition = partition.filter(|one| one.leader == Some(broker));
-                let offset = partition
-                    .map(|one| if at == -1 { one.high_watermark() } else { one.log_start });
-                w.i32(number);
-                w.i16(if offset.is_some() { 0 } else { code::NOT_LEADER });
-                w.i64(-1);
-                w.i64(offset.unwrap_or(-1));
-                w.i32(-1);
-            }
-        }
+        answers(w, topics, |w, topic, (number, at)| {
+            let partition = state.partition(topic, number as usize);
+            let partition = partition.filter(|one| one.leader == Some(broker));
+            let offset =
+                partition.map(|one| if at == -1 { one.high_watermark() } else { one.log_start });
+            w.i32(number);
+            w.i16(if offset.is_some() { 0 } else { code::NOT_LEADER });
+            w.i64(-1);
+            w.i64(offset.unwrap_or(-1));
+            w.i32(-1);
+        });
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use pgsluice::sink::kafka::wire::{Reader, Writer};
 use tokio::time::sleep;
 
-use super::{Cluster, Malformed, by_topic};
+use super::{Cluster, Malformed, answers, by_topic};
 
 impl Cluster {
     pub(super) async fn answer_init(
@@ -65,17 +65,10 @@ impl Cluster {
             }
             topics.entry(topic).or_default().push((number, code));
         }
-        w.array(topics.len());
-        for (topic, all) in topics {
-            w.string(&topic);
-            w.array(all.len());
-            for (number, code) in all {
-                w.i32(number as i32);
-                w.i16(code);
-                w.tags();
-            }
-            w.tags();
-        }
+        answers(w, topics, |w, _, (number, code)| {
+            w.i32(number as i32);
+            w.i16(code);
+        });
         w.tags();
     }
 
@@ -158,22 +151,15 @@ impl Cluster {
                 topics.entry(topic).or_default().push((number, offset, text, code));
             }
         }
-        w.array(topics.len());
-        for (topic, all) in topics {
-            w.string(&topic);
-            w.array(all.len());
-            for (number, offset, text, code) in all {
-                w.i32(number as i32);
-                w.i64(offset);
-                if version >= 5 {
-                    w.i32(-1);
-                }
-                w.nullable_string(Some(&text));
-                w.i16(code);
-                w.tags();
+        answers(w, topics, |w, _, (number, offset, text, code)| {
+            w.i32(number as i32);
+            w.i64(offset);
+            if version >= 5 {
+                w.i32(-1);
             }
-            w.tags();
-        }
+            w.nullable_string(Some(&text));
+            w.i16(code);
+        });
         w.i16(away);
         w.tags();
         Ok(())
