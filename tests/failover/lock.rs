@@ -60,12 +60,28 @@ fn a_lock_that_is_had_while_the_slot_is_in_use_is_given_back() {
     let second = bed.passive("b", &debug);
     let waits = "select count(*) from pg_stat_activity where wait_event = 'advisory'
                  and datname = current_database()";
-    // Whoever comes first in the queue: in the end the active one has it.
-    eventually(LIMIT, "both wait for it", || bed.sql(waits) == "2");
+    // The passive one is first in the queue, and does not give up its place in this moment.
+    let first_is = "select application_name from pg_stat_activity where wait_event = 'advisory'
+                    and datname = current_database() and now() - query_start < '5 s'
+                    order by query_start limit 1";
+    let again =
+        "select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'advisory'
+                 and datname = current_database() and application_name = 'a'";
+    eventually(LIMIT, "both wait for it, the passive one first", || {
+        if bed.sql(waits) != "2" {
+            return false;
+        }
+        let so = bed.sql(first_is) == "b";
+        if !so {
+            bed.sql(again);
+        }
+        so
+    });
     drop(stranger);
-    eventually(LIMIT, "the active one has it", || {
+    eventually(LIMIT, "the passive one had it, the active one has it", || {
         let all = [&first, &second].map(|sluice| said(sluice, &["the lock is ours"]).len());
         all[0] == 1
+            && all[1] > 0
             && all[1] == said(&second, &["the lock is given back"]).len()
             && bed.sql(waits) == "1"
     });

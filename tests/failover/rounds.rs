@@ -49,11 +49,11 @@ fn rounds(bed: &Bed, end: End, count: usize, sets: &[&str]) {
             assert_eq!(again, 0.0, "all was confirmed before the slot was let go");
         }
         assert_eq!(passive.metric("pgsluice_take_overs_total", &[]), 1.0);
-        let by = said(&passive, &["the slot is ours"])[0]["by"].clone();
         all.push(Times::of(&passive, begin));
-        println!("{end:?} {round}: noticed by {by}, {:?}", all.last().unwrap());
+        println!("{end:?} {round}: {:?}", all.last().unwrap());
         active = passive;
     }
+    assert!(all.iter().any(|one| one.by_lock), "the lock shortens the wait");
     let rows = load.stop();
     bed.wait_confirmed();
     assert_eq!(active.stop(LIMIT), 0, "{}", active.log());
@@ -76,6 +76,8 @@ fn rounds(bed: &Bed, end: End, count: usize, sets: &[&str]) {
 /// Of a take-over, from the signal on.
 #[derive(Debug)]
 struct Times {
+    /// Noticed by the lock, and not by polling.
+    by_lock: bool,
     slot: Duration,
     topics: Duration,
     stored: Duration,
@@ -87,7 +89,9 @@ impl Times {
             let line = said(sluice, &[words]).pop().unwrap_or_else(|| panic!("no {words:?}"));
             time(line["timestamp"].as_str().unwrap()).saturating_sub(begin)
         };
+        let by_lock = said(sluice, &["the slot is ours"])[0]["by"] == "Lock";
         Self {
+            by_lock,
             slot: at("the slot is ours"),
             topics: at("the topics are ours"),
             stored: at("the first records are stored"),
