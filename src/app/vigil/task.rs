@@ -278,6 +278,10 @@ impl Task {
     async fn say_late(&self, sql: &Sql) -> Result<(), Gone> {
         let seconds = self.beat.under_way().map_or(0, |since| since.elapsed().as_secs());
         let begin = format!("a heartbeat that was written {seconds} s ago has not come back");
+        if self.stall.said().is_some() {
+            tracing::debug!("{begin}: a standby is waited for");
+            return Ok(());
+        }
         if self.signs.received() >= self.beat.number() {
             // What Kafka has is said by whoever meets it.
             if self.status.borrow().kafka_trouble.is_some() {
