@@ -48,6 +48,8 @@ impl App {
             return Err(error.into());
         };
         let create = self.options.slot.create && !self.slot_seen;
+        // A former primary that comes back meanwhile is none the less one, though it has the slot.
+        self.newest_timeline = self.newest_timeline.max(place.server.timeline);
         let (last, asked) = match self.missing.and_then(|missing| missing.last) {
             Some(last) => (Some(last), true),
             None => self.last_stored(place, create).await?,
