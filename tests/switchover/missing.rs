@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use crate::pair::{LIMIT, Pair, host, kafka, paste, printed, shown, status};
@@ -12,12 +12,21 @@ fn slots(on: &Postgres, name: &str) -> String {
     on.sql(&format!("select count(*) from pg_replication_slots where slot_name = '{name}'"))
 }
 
+/// By the role that streams, on a replication connection. Whether it was done.
+fn replication(on: &Postgres, database: &str, statement: &str) -> bool {
+    let at = format!("host=127.0.0.1 port={} user=cdc_user dbname={database}", on.port());
+    let mut psql = Command::new("timeout");
+    psql.args(["--kill-after=5", "60", "psql", "-XqAt", "-d"]);
+    let ran = psql.args([&format!("{at} replication=database"), "-c", statement]).output();
+    ran.unwrap().status.success()
+}
+
 /// A copy is temporary as long as the slot stands before what its standby keeps, and vanishes with the promotion.
 #[test]
 fn an_unplanned_promotion_with_a_copy_that_was_not_synchronised_ends_with_66() {
     kafka();
     let name = "unsynced";
-    let make = format!("'{name}', 'pgoutput', failover => true");
+    let make = format!("'{name}', 'pgoutput'");
     let mut open = None;
     let pair = Pair::new(name, 17, 2, &["hot_standby_feedback=off"], |a| {
         a.sql_in(name, &format!("select pg_create_logical_replication_slot({make})"));
@@ -32,6 +41,12 @@ fn an_unplanned_promotion_with_a_copy_that_was_not_synchronised_ends_with_66() {
         a.sql_in(name, "insert into t values (0)");
     });
     let (a, b) = (&pair.a, &pair.b);
+    let mut sluice = pair.start(&[]);
+    let line = sluice.wait_log(LIMIT, &["WARN", &host(b), "made without failover"]);
+    let statement = printed(&line, "ALTER_REPLICATION_SLOT");
+    assert!(!replication(a, name, statement), "somebody reads the slot, and it was altered");
+    assert_eq!(sluice.stop(LIMIT), 0, "{}", sluice.log());
+    assert!(replication(a, name, statement), "{statement}");
     let mut sluice = pair.start(&["slot.missing_timeout=3s"]);
     let line = sluice.wait_log(LIMIT, &["WARN", &host(b), "hot_standby_feedback is off"]);
     assert_eq!(shown(&sluice, b)["ready"], false);
@@ -93,7 +108,7 @@ fn a_slot_that_is_brought_later_is_used_and_one_that_is_made_anew_is_a_gap() {
     assert!(seen["reason"].as_str().unwrap().contains("is waited for"), "{seen}");
     b.ctl("stop-fast");
     let of = |server: &Postgres| server.folder().join("pg_replslot").join(name);
-    let copied = std::process::Command::new("cp").arg("-a").args([of(a), of(b)]).status();
+    let copied = Command::new("cp").arg("-a").args([of(a), of(b)]).status();
     assert!(copied.unwrap().success(), "its files are not copied");
     b.ctl("start");
     sluice.wait_log(LIMIT, &["INFO", "the slot that was missing is there"]);
