@@ -4,7 +4,7 @@
 //! The slot of a quiet publication stands still while everybody else writes WAL, which it keeps; a
 //! heartbeat moves it, proves the whole path alive, and measures it from end to end. And what would
 //! hurt later, as a limit that comes near or a transaction that is left open, is said before it does.
-//! The other hosts are asked beside it, whether the stream could go on there: [`standbys`].
+//! The other hosts are asked beside it whether the stream could go on there: `standbys`.
 //!
 //! **Must stay true.** The stream waits for nothing of this, and nothing of this ends it: a connection
 //! that is blocked or broken is made anew in silence, what was seen last is marked stale, and a
