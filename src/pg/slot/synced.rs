@@ -132,7 +132,7 @@ SELECT pg_is_in_recovery(),
        coalesce(current_setting('sync_replication_slots', true) = 'on', false),
        current_setting('hot_standby_feedback') = 'on',
        coalesce(current_setting('primary_slot_name'), ''),
-       (SELECT setting ~ '(^|\s|[?&])dbname\s*=|^postgres(ql)?://[^/]*/[^?]' FROM pg_settings
+       (SELECT setting ~ '(^|[[:space:]?&])dbname[[:space:]]*=|^postgres(ql)?://[^/]*/[^?]' FROM pg_settings
         WHERE name = 'primary_conninfo')
 FROM (SELECT array_agg(slot_name::text) FILTER (WHERE logical AND fails_over) AS failover,
              array_agg(slot_name::text) FILTER (WHERE logical AND NOT copied) AS own,
