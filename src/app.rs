@@ -23,6 +23,7 @@ pub use self::{
     error::{Error, chain},
 };
 use self::{
+    missing::Missing,
     shown::{set_role, show},
     trouble::Trouble,
     vigil::Vigil,
@@ -61,6 +62,8 @@ pub struct Options {
     pub ha: ha::Options,
     /// Longest pause between two attempts to reach PostgreSQL.
     pub retry_max: Duration,
+    /// `slot.missing_timeout`: so long a slot that was there is waited for before it is a gap.
+    pub missing_timeout: Duration,
     /// `postgres.…` of the stream.
     pub stream: pg::stream::Options,
     /// `[kafka]` and `[topic]`.
@@ -114,6 +117,8 @@ pub async fn run(
         identity: None,
         newest_timeline: 0,
         slot_seen: false,
+        slot_found: None,
+        missing: None,
         passive: false,
         looked_up: false,
         warned: BTreeSet::new(),
@@ -159,6 +164,10 @@ struct App {
     newest_timeline: u32,
     /// Whether this process streamed from the slot.
     slot_seen: bool,
+    /// Where this process saw the slot last.
+    slot_found: Option<missing::Sight>,
+    /// It is waited for.
+    missing: Option<Missing>,
     /// Whether another one did when it was last looked at, and we have not since.
     passive: bool,
     /// Whether the topics that are known beforehand were looked up.
@@ -193,7 +202,10 @@ impl App {
             self.mind_silence(&error, before);
             self.newest_timeline = self.newest_timeline.max(error.newest_timeline());
             self.vigil.inactive(false);
-            let pause = backoff.next(ha::random());
+            let mut pause = backoff.next(ha::random());
+            if self.missing.is_some() {
+                pause = pause.min(self.options.ha.check_interval);
+            }
             let text = chain(&error);
             self.trouble.say(&text, Role::Connecting);
             let kafka_trouble = self.producer.as_ref().and_then(Producer::trouble);
@@ -319,6 +331,7 @@ impl App {
             }
             opened => opened?,
         };
+        self.found(&session);
         for warning in &session.ready.warnings {
             if self.warned.insert(warning.clone()) {
                 tracing::warn!("{warning}");

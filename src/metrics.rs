@@ -11,7 +11,10 @@ use std::{
     time::Duration,
 };
 
-pub use self::slot::{HEARTBEAT_SECONDS, Slot, heartbeat, heartbeat_pending, slot, slot_stale};
+pub use self::slot::{
+    HEARTBEAT_SECONDS, Slot, heartbeat, heartbeat_pending, slot, slot_stale,
+    slot_waits_for_standby, standby,
+};
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };

@@ -7,7 +7,7 @@ mod slot;
 
 use serde::{Serialize, Serializer};
 
-pub use self::slot::{Heartbeat, OldestTransaction, SlotHealth};
+pub use self::slot::{Heartbeat, OldestTransaction, SlotHealth, Standby};
 use crate::lsn::Lsn;
 
 /// A loop that sent nothing for so long hangs: it turns once a second also when it only waits.
@@ -109,6 +109,8 @@ pub struct Status {
     pub lag_seconds: f64,
     /// The slot, as it was last looked at.
     pub slot_health: Option<SlotHealth>,
+    /// The other hosts, as they were last asked, while this instance streams.
+    pub standbys: Vec<Standby>,
     /// Our heartbeats through it, once there was one.
     pub heartbeat: Option<Heartbeat>,
     /// What Kafka has now, if it takes no records.

@@ -381,11 +381,12 @@ fn a_slot_that_is_gone_ends_with_66_and_is_never_made_again_unasked() {
     let config = ready("slot_gone");
     let words =
         ["\"slot_gone\" does not exist", "lost", "pg_create_logical_replication_slot('slot_gone'"];
-    let mut it = spawn(&config, &["slot.create=true"]);
+    let at_once = "slot.missing_timeout=0s";
+    let mut it = spawn(&config, &["slot.create=true", at_once]);
     streams(&mut it);
     postgres().drop_slots("slot_gone");
     ended(&mut it, 66, &words);
-    halts(&config, &[], 66, &words);
+    halts(&config, &[at_once], 66, &words);
     assert_eq!(confirmed("slot_gone"), "");
 }
 

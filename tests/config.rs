@@ -812,10 +812,13 @@ fn what_goes_on_beside_the_stream_can_be_off_and_is_not_done_too_often() {
     let vigil = Given::least("").good().app.vigil;
     let seconds = (vigil.heartbeat.as_secs(), vigil.interval.as_secs());
     assert_eq!((seconds, vigil.warn_retained), ((10, 5), 4 << 30));
+    let standbys = vigil.standbys.as_secs();
+    let wait = Given::least("").good().app.missing_timeout.as_secs();
+    assert_eq!((standbys, wait), (60, 30));
     let off = Given::least("").set("slot.heartbeat", "0s").set("slot.health_interval", "0");
     let off = off.set("slot.warn_retained", "0").good().app.vigil;
     assert!(off.heartbeat.is_zero() && off.interval.is_zero() && off.warn_retained == 0);
-    for key in ["slot.heartbeat", "slot.health_interval"] {
+    for key in ["slot.heartbeat", "slot.health_interval", "slot.standby_interval"] {
         let why = format!("{key} is less than 100ms; 0s turns it off");
         says(&Given::least("").set(key, "99ms").bad(), &[&why]);
     }

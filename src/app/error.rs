@@ -1,5 +1,8 @@
 //! Why the process ends, and an error in words.
 
+use std::{fmt, time::Duration};
+
+use super::missing::Sight;
 use crate::{
     lsn::Lsn,
     pg::{session, stream},
@@ -23,16 +26,37 @@ pub enum Error {
         /// Why.
         source: Box<pipeline::Error>,
     },
+    /// There is no slot, and there was one: whoever keeps slots on standbys may bring it yet.
+    #[error(
+        "replication slot {slot:?} does not exist on {server}, and it was there before{}: for \
+         slot.missing_timeout ({}) it is waited for, as it may be brought there yet",
+        Seen(.seen), Span(*.wait)
+    )]
+    Missing {
+        /// Its name.
+        slot: String,
+        /// Who answered.
+        server: String,
+        /// Where it was last.
+        seen: Option<Sight>,
+        /// `slot.missing_timeout`.
+        wait: Duration,
+    },
     /// There is no slot, and there was one.
     #[error(
-        "replication slot {slot:?} does not exist, and Kafka holds what was committed up to {last}: \
-         what was committed since then is lost to the stream. To begin with what is committed from \
-         now on, accepting that gap, once: pgsluice run --accept-gap {slot}{}",
+        "replication slot {slot:?} does not exist on {server}, and Kafka holds what was committed up \
+         to {last}{}: what was committed since then is lost to the stream. To begin with what is \
+         committed from now on, accepting that gap, once: pgsluice run --accept-gap {slot}{}",
+        Seen(.seen),
         if *.create { String::new() } else { format!(", after {sql}") }
     )]
     Gone {
         /// Its name.
         slot: String,
+        /// Who answered.
+        server: String,
+        /// Where it was last.
+        seen: Option<Sight>,
         /// Our last position.
         last: Lsn,
         /// `slot.create`.
@@ -70,6 +94,7 @@ impl Error {
             Self::Topic(error) => error.disposition(),
             Self::Kafka(error) => error.disposition(),
             Self::Route(error) => error.disposition(),
+            Self::Missing { .. } => Disposition::Retry,
             Self::Gone { .. } => Disposition::Halt(Exit::Gap),
             Self::Unconfirmed { .. } => Disposition::Halt(Exit::Drain),
         }
@@ -87,6 +112,28 @@ impl Error {
         match **source {
             pipeline::Error::OldTimeline { newest, .. } => newest,
             _ => 0,
+        }
+    }
+}
+
+/// As the end of a clause.
+struct Seen<'a>(&'a Option<Sight>);
+
+impl fmt::Display for Seen<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(Sight { server, confirmed }) = self.0 else { return Ok(()) };
+        write!(f, " (seen last on {server}, where {confirmed} was confirmed)")
+    }
+}
+
+/// As a configuration has it.
+struct Span(Duration);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.subsec_millis() {
+            0 => write!(f, "{}s", self.0.as_secs()),
+            _ => write!(f, "{}ms", self.0.as_millis()),
         }
     }
 }

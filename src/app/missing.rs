@@ -1,19 +1,43 @@
-//! A slot that is not there: was it never made, or is it gone?
+//! A slot that is not there: was it never made, is it gone, or is it not there yet?
+//!
+//! After a promotion whoever keeps slots on standbys, as Patroni and pg_failover_slots do, may bring it
+//! a little later. So a slot that was there before is waited for: `slot.missing_timeout`. What appears
+//! meanwhile is judged as at any start, and one that was made anew further on is a gap.
 //!
 //! **Must stay true.** A slot is made only where nothing of ours is, in the consumer group or at the
 //! ends of the topics: else the rows from then on until now would be passed over in silence.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{App, Error};
 use crate::{
     lease::Lease,
     lsn::Lsn,
-    pg::{session, slot},
+    pg::{
+        session::{self, Session},
+        slot,
+    },
     sink::kafka::producer::Found,
 };
+
+/// Where the slot was, and how far.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sight {
+    /// The server, and its timeline.
+    pub server: String,
+    /// What was confirmed there last.
+    pub confirmed: Lsn,
+}
+
+/// A slot that is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Missing {
+    since: Instant,
+    /// What Kafka has, once that is known: without a slot it does not change by itself.
+    last: Option<Lsn>,
+}
 
 impl App {
     /// Whether the slot may be made that `error` says is missing.
@@ -24,6 +48,63 @@ impl App {
             return Err(error.into());
         };
         let create = self.options.slot.create && !self.slot_seen;
+        // A former primary that comes back meanwhile is none the less one, though it has the slot.
+        self.newest_timeline = self.newest_timeline.max(place.server.timeline);
+        let (last, asked) = match self.missing.and_then(|missing| missing.last) {
+            Some(last) => (Some(last), true),
+            None => self.last_stored(place, create).await?,
+        };
+        let server = named(&place.host, place.server.timeline);
+        let (slot, seen) = (name.clone(), self.seen());
+        // If Kafka did not say, it may have been there.
+        let was_there = last.is_some() || seen.is_some() || !asked;
+        if was_there && !self.accept_gap && self.waits(last) {
+            let wait = self.options.missing_timeout;
+            return Err(Error::Missing { slot, server, seen, wait });
+        }
+        match last {
+            None if create => Ok(()),
+            None => Err(error.into()),
+            Some(last) if create && self.accept_gap => {
+                tracing::warn!(slot, from = %last, "a gap is accepted: the slot is made anew");
+                Ok(())
+            }
+            Some(last) => Err(Error::Gone { slot, server, seen, last, create, sql: sql.clone() }),
+        }
+    }
+
+    /// The slot is there.
+    pub(super) fn found(&mut self, session: &Session) {
+        if let Some(missing) = self.missing.take() {
+            let slot = &self.options.slot.name;
+            let seconds = missing.since.elapsed().as_secs();
+            tracing::info!(slot, seconds, "the slot that was missing is there");
+        }
+        let server = named(&session.host().to_string(), session.identity.timelines.current());
+        self.slot_found = Some(Sight { server, confirmed: session.ready.confirmed_flush });
+    }
+
+    /// With what this process confirmed since.
+    fn seen(&self) -> Option<Sight> {
+        let seen = self.slot_found.clone()?;
+        Some(Sight { confirmed: seen.confirmed.max(self.last.confirmed), ..seen })
+    }
+
+    /// Whether it is to be waited for still.
+    fn waits(&mut self, last: Option<Lsn>) -> bool {
+        let wait = self.options.missing_timeout;
+        let now = Instant::now();
+        let missing = self.missing.get_or_insert(Missing { since: now, last });
+        missing.last = missing.last.or(last);
+        wait > Duration::ZERO && now < missing.since + wait
+    }
+
+    /// Our last position that Kafka knows of, and whether it was asked.
+    async fn last_stored(
+        &mut self,
+        place: &slot::Place,
+        create: bool,
+    ) -> Result<(Option<Lsn>, bool), Error> {
         let claim = self.claim_at(&place.server, Lsn::ZERO, false, Lease::new(Default::default()));
         let names = self.topics_of(&place.published).into_iter().map(Arc::from).collect();
         let limit = self.options.kafka.request_timeout;
@@ -35,22 +116,18 @@ impl App {
             }
         };
         let found = if create {
-            looked.await?
+            Some(looked.await?)
         } else {
             // Only to say more: it is missing in any case.
-            timeout(limit, looked).await.ok().and_then(Result::ok).unwrap_or_default()
+            timeout(limit, looked).await.ok().and_then(Result::ok)
         };
+        let Some(found) = found else { return Ok((None, false)) };
         let noted = found.notes.iter().flatten().map(|one| one.note.position);
         let named = found.newest.iter().map(|(_, commit)| commit.next());
-        let (slot, sql) = (name.clone(), sql.clone());
-        match noted.chain(named).max() {
-            None if create => Ok(()),
-            None => Err(error.into()),
-            Some(last) if create && self.accept_gap => {
-                tracing::warn!(slot, from = %last, "a gap is accepted: the slot is made anew");
-                Ok(())
-            }
-            Some(last) => Err(Error::Gone { slot, last, create, sql }),
-        }
+        Ok((noted.chain(named).max(), true))
     }
+}
+
+fn named(host: &str, timeline: u32) -> String {
+    format!("{host} (timeline {timeline})")
 }

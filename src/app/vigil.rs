@@ -4,6 +4,7 @@
 //! The slot of a quiet publication stands still while everybody else writes WAL, which it keeps; a
 //! heartbeat moves it, proves the whole path alive, and measures it from end to end. And what would
 //! hurt later, as a limit that comes near or a transaction that is left open, is said before it does.
+//! The other hosts are asked beside it whether the stream could go on there: `standbys`.
 //!
 //! **Must stay true.** The stream waits for nothing of this, and nothing of this ends it: a connection
 //! that is blocked or broken is made anew in silence, what was seen last is marked stale, and a
@@ -11,6 +12,8 @@
 
 mod beat;
 mod concern;
+mod stall;
+mod standbys;
 mod task;
 
 use std::{hash::BuildHasher as _, time::Duration};
@@ -36,6 +39,8 @@ pub struct Options {
     pub interval: Duration,
     /// `slot.warn_retained`: more WAL than this is said; zero: never.
     pub warn_retained: u64,
+    /// `slot.standby_interval`: how often the other hosts are asked for their copies; zero: never.
+    pub standbys: Duration,
 }
 
 /// With which server, and as whom.
@@ -65,6 +70,7 @@ pub(super) struct Vigil {
     aim: watch::Sender<Aim>,
     sessions: u64,
     task: Option<JoinHandle<()>>,
+    standbys: Option<JoinHandle<()>>,
 }
 
 impl Vigil {
@@ -76,11 +82,17 @@ impl Vigil {
         let (aim, aimed) = watch::channel(Aim::Away);
         let vigil = &options.vigil;
         let on = !(vigil.heartbeat.is_zero() && vigil.interval.is_zero());
+        let others = options.postgres.hosts.len() > 1 && !vigil.standbys.is_zero();
+        let standbys = others.then(|| {
+            let (postgres, slot, status) = (postgres.clone(), slot.clone(), status.clone());
+            let standbys = standbys::Standbys::new(postgres, slot, vigil.standbys, status);
+            sim::spawn(standbys.run(aimed.clone()))
+        });
         let task = on.then(|| {
             let task = task::Task::new(vigil, postgres, slot, process, signs, status);
             sim::spawn(task.run(aimed))
         });
-        (Self { aim, sessions: 0, task }, pulse)
+        (Self { aim, sessions: 0, task, standbys }, pulse)
     }
 
     /// A session has begun.
@@ -110,8 +122,8 @@ impl Vigil {
 
 impl Drop for Vigil {
     fn drop(&mut self) {
-        // It holds a connection and nothing else: there is nothing to wait for.
-        if let Some(task) = &self.task {
+        // They hold connections and nothing else: there is nothing to wait for.
+        for task in self.task.iter().chain(&self.standbys) {
             task.abort();
         }
     }

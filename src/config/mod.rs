@@ -98,6 +98,7 @@ pub fn load(sources: &Sources, purpose: Purpose) -> Result<Config, Invalid> {
         slot: postgres.slot,
         ha: postgres.ha,
         retry_max: postgres.retry_max,
+        missing_timeout: settings.span("slot.missing_timeout"),
         stream: postgres.stream,
         kafka: kafka.options,
         partitioner: kafka.partitioner,

@@ -23,6 +23,9 @@ const INVALIDATIONS: [&str; 7] = [
     "other",
 ];
 
+const STANDBY_READY: &str = "pgsluice_standby_slot_ready";
+const STANDBY_BEHIND: &str = "pgsluice_standby_slot_behind_bytes";
+
 /// What is shown where no limit is set.
 const NO_LIMIT: f64 = i64::MAX as f64;
 
@@ -54,6 +57,7 @@ pub(super) fn register() {
     heartbeat_pending(Duration::ZERO);
     slot(Slot::default());
     slot_stale(false);
+    slot_waits_for_standby(false);
 }
 
 fn describe() {
@@ -91,6 +95,15 @@ fn describe() {
     describe_gauge!("pgsluice_slot_wal_status", "1 for the slot's wal_status, 0 for the others");
     describe_gauge!("pgsluice_slot_invalidated", "1 for the reason why the slot is lost, if it is");
     describe_gauge!("pgsluice_slot_stale", "1 while the slot cannot be looked at");
+    describe_gauge!(
+        "pgsluice_slot_waits_for_standby",
+        "1 while the stream stands still, as a standby of synchronized_standby_slots does not confirm"
+    );
+    describe_gauge!(
+        STANDBY_READY,
+        "1 if the stream could go on at this host after its promotion; NaN while another instance streams"
+    );
+    bytes(STANDBY_BEHIND, "WAL by which this host's copy of the slot lies behind the slot itself");
 }
 
 /// The slot was looked at.
@@ -117,6 +130,19 @@ pub fn slot(seen: Slot<'_>) {
 /// Whether the slot cannot be looked at now.
 pub fn slot_stale(stale: bool) {
     gauge!("pgsluice_slot_stale").set(f64::from(u8::from(stale)));
+}
+
+/// Whether a standby that does not confirm holds the stream up.
+pub fn slot_waits_for_standby(waits: bool) {
+    gauge!("pgsluice_slot_waits_for_standby").set(f64::from(u8::from(waits)));
+}
+
+/// Whether the stream could go on at a standby, and how far its copy lies behind, if that is known.
+pub fn standby(host: &str, seen: Option<(bool, Option<u64>)>) {
+    let ready = seen.map_or(f64::NAN, |(ready, _)| f64::from(u8::from(ready)));
+    gauge!(STANDBY_READY, "host" => host.to_owned()).set(ready);
+    let behind = seen.and_then(|(_, behind)| behind).map_or(f64::NAN, |bytes| bytes as f64);
+    gauge!(STANDBY_BEHIND, "host" => host.to_owned()).set(behind);
 }
 
 /// A heartbeat is confirmed, so long after it was written.

@@ -81,7 +81,9 @@ impl Session {
         let (replication, identity) = which::open(postgres, known).await?;
         let mut catalog = Catalog::new(postgres, &replication);
         let client = catalog.client().await?;
-        let ready = slot::look(client, publications, slot, mapped).await?;
+        let ready = slot::look(client, publications, slot, mapped)
+            .await
+            .map_err(|error| error.at(replication.host()))?;
         Ok(Self { replication, catalog, ready, identity })
     }
 

@@ -19,6 +19,8 @@ mod identity;
 mod name;
 mod publication;
 mod state;
+mod synced;
+mod walsender;
 mod young;
 
 use tokio_postgres::Client;
@@ -27,9 +29,11 @@ pub use self::{
     active::{Active, Ended, active, end},
     command::{create_temporary, start_replication},
     error::{Error, Place},
-    hold::{Hold, Oldest, Walsender, hold, log_running, walsender},
+    hold::{Hold, Oldest, hold, log_running},
     publication::{Published, prepare as prepare_publication},
     state::{Health, health},
+    synced::{Sight, Unready, look as look_at_copy},
+    walsender::{Named, Walsender, walsender},
     young::{Report, publication_too_young},
 };
 use super::catalog::{self, Server};
@@ -164,7 +168,7 @@ pub async fn look(
         None if options.create => make(client, &server, options).await?,
         None => {
             let (name, sql) = (options.name.clone(), state::create_sql(&options.name));
-            let place = Some(Box::new(Place { server, published }));
+            let place = Some(Box::new(Place { server, host: String::new(), published }));
             return Err(Error::SlotMissing { name, sql, place });
         }
     };

@@ -23,6 +23,8 @@ pub struct SlotHealth {
     pub invalidation_reason: Option<String>,
     /// The slot cannot move past the beginning of this one.
     pub oldest_transaction: Option<OldestTransaction>,
+    /// For which standby it stands still, and what ends that.
+    pub waits: Option<String>,
     /// When it was looked at.
     pub at_ms: i64,
     /// Whether it cannot be looked at now: then all of this is of then.
@@ -51,4 +53,31 @@ pub struct Heartbeat {
     pub at_ms: Option<i64>,
     /// Since when one is under way.
     pub pending_since_ms: Option<i64>,
+}
+
+/// Another host, and its copy of the slot, while this instance streams from the primary.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct Standby {
+    /// As `postgres.url` names it.
+    pub host: String,
+    /// Whether the stream could go on there, were it promoted.
+    pub ready: bool,
+    /// Why not.
+    pub reason: Option<String>,
+    /// Whether the slot is there.
+    pub present: bool,
+    /// Whether PostgreSQL keeps it up to date (17+).
+    pub synced: bool,
+    /// Whether it would vanish with a promotion.
+    pub temporary: bool,
+    /// Why it can be read no more.
+    pub invalidation_reason: Option<String>,
+    /// Where it stands.
+    pub confirmed_flush_lsn: Option<String>,
+    /// From here on it keeps WAL.
+    pub restart_lsn: Option<String>,
+    /// WAL from there to where the slot itself stands.
+    pub behind_bytes: Option<u64>,
+    /// When it was looked at.
+    pub at_ms: i64,
 }

@@ -41,6 +41,7 @@ const METRICS: &[(&str, &str)] = &[
     ("pgsluice_slot_safe_wal_bytes", "gauge"),
     ("pgsluice_slot_stale", "gauge"),
     ("pgsluice_slot_unconfirmed_bytes", "gauge"),
+    ("pgsluice_slot_waits_for_standby", "gauge"),
     ("pgsluice_slot_wal_status", "gauge"),
     ("pgsluice_split_transactions_total", "counter"),
     ("pgsluice_stale_timestamps_total", "counter"),
@@ -60,6 +61,7 @@ const UNITLESS: &[&str] = &[
     "pgsluice_slot_invalidated",
     "pgsluice_slot_oldest_transaction_age",
     "pgsluice_slot_stale",
+    "pgsluice_slot_waits_for_standby",
     "pgsluice_slot_wal_status",
 ];
 

@@ -102,7 +102,7 @@ fn an_idle_postgresql_stops_fast() {
 #[test]
 fn a_slot_that_is_dropped_ends_it_with_66_and_is_not_made_again() {
     let case = Case::new("slotdrop", postgres(), kafka());
-    let mut sluice = case.start(&["slot.create=true"]);
+    let mut sluice = case.start(&["slot.create=true", "slot.missing_timeout=0s"]);
     // In one go: it is back within a fraction of a second.
     case.postgres.sql(
         "do $$ begin

@@ -210,7 +210,8 @@ fn where_the_newest_records_may_be_gone_there_is_no_alarm() {
 
 #[test]
 fn slot_create_makes_no_slot_where_there_was_one() {
-    let create = ["slot.create=true"];
+    let at_once = "slot.missing_timeout=0s";
+    let create = ["slot.create=true", at_once];
     both("gone", &["t"], |world| {
         world.first(&create);
         world.write(100..120);
@@ -220,7 +221,10 @@ fn slot_create_makes_no_slot_where_there_was_one() {
             world.spawn(&create, &[]),
             &["does not exist", "what was committed up to", &accept],
         );
-        refuses(world.spawn(&[], &[]), &["does not exist", "what was committed up to", &accept]);
+        refuses(
+            world.spawn(&[at_once], &[]),
+            &["does not exist", "what was committed up to", &accept],
+        );
         let known = "select count(*) from pg_replication_slots where slot_name";
         assert_eq!(world.sql(&format!("{known} = '{}'", world.slot)), "0");
         let mut sluice = world.spawn_as(&["run", "--accept-gap", &world.slot], &create, &[]);

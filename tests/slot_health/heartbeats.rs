@@ -136,6 +136,14 @@ fn a_stall_by_a_standby_that_is_not_there_is_named_and_borne() {
     eventually(LIMIT, "it is late for long", || {
         sluice.metric("pgsluice_heartbeat_pending_seconds", &[]) > 6.0
     });
+    let line = sluice.wait_log(LIMIT, &["WARN", "stands still", "\"sb1\"", "nobody reads"]);
+    assert!(line.contains("ALTER SYSTEM SET synchronized_standby_slots = '';"), "{line}");
+    let shown = status(&sluice)["slot_health"]["waits"].clone();
+    assert!(shown.as_str().is_some_and(|waits| waits.contains("sb1")), "{shown}");
+    assert_eq!(sluice.metric("pgsluice_slot_waits_for_standby", &[]), 1.0);
+    // As after a promotion, when it was the slot of who is the primary now.
+    pg.sql("select pg_drop_replication_slot('sb1')");
+    sluice.wait_log(LIMIT, &["WARN", "stands still", "\"sb1\"", "is no slot here"]);
     assert_eq!(sluice.metric("pgsluice_records_total", &[]), 1.0);
     assert_eq!(sluice.log().matches("not come back").count(), 1, "{}", sluice.log());
     pg.sql("alter system reset synchronized_standby_slots");
@@ -144,8 +152,19 @@ fn a_stall_by_a_standby_that_is_not_there_is_named_and_borne() {
     wait_beats(&sluice, 2.0);
     kafka().wait(&world.topic(), 2, LIMIT);
     assert_eq!(sluice.metric("pgsluice_reconnects_total", &[]), 0.0);
-    // Once in its own words, and once in ours.
-    assert_eq!(warnings(&sluice).len(), 2, "{}", sluice.log());
+    sluice.wait_log(LIMIT, &["INFO", "moves again"]);
+    eventually(LIMIT, "nothing is waited for", || {
+        status(&sluice)["slot_health"]["waits"].is_null()
+            && sluice.metric("pgsluice_slot_waits_for_standby", &[]) == 0.0
+    });
+    let log = sluice.log();
+    assert_eq!(log.matches("stands still").count(), 2, "{log}");
+    // PostgreSQL's own words, for each kind of trouble, are said once too.
+    let ours = ["stands still", "not come back"];
+    let others = warnings(&sluice);
+    let others = others.iter().filter(|line| !ours.iter().any(|word| line.contains(word)));
+    assert!(others.clone().all(|line| line.contains("PostgreSQL: replication slot")), "{log}");
+    assert!(others.count() <= 2, "{log}");
 }
 
 #[test]

@@ -44,6 +44,19 @@ impl Postgres {
         Self { version: primary.version, port, url, admin_url }
     }
 
+    /// This server, which was stopped, follows `primary` from now on.
+    #[track_caller]
+    pub fn follow(&self, primary: &Self) {
+        let (v, p) = (self.version.to_string(), self.port.to_string());
+        run("pg-follow", &[&v, &p, &primary.port.to_string()], &[]);
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> std::path::PathBuf {
+        let log = std::path::PathBuf::from(self.ctl("log"));
+        log.parent().expect("its log is in its folder").to_owned()
+    }
+
     /// The server that the tests of one binary share: started by the first who asks, stopped when the process ends.
     /// Each test makes a [`Postgres::database`] of its own there.
     pub fn shared(version: u8, port: u16) -> &'static Self {

@@ -15,6 +15,7 @@ use super::{
     beat::{Beat, Step},
     concern::{Concerns, Holder, Word},
     late,
+    stall::Stall,
 };
 use crate::{
     ha, metrics,
@@ -64,6 +65,7 @@ pub(super) struct Task {
     backoff: Backoff,
     concerns: Concerns,
     holder: Holder,
+    stall: Stall,
     /// Of the session that [`Self::no_beat`] is about.
     session: u64,
     /// The role may not write them, or the server takes no writes.
@@ -88,6 +90,7 @@ impl Task {
             backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE),
             concerns: Concerns::new(slot.clone(), options.warn_retained),
             holder: Holder::default(),
+            stall: Stall::default(),
             options: options.clone(),
             postgres,
             slot,
@@ -275,6 +278,10 @@ impl Task {
     async fn say_late(&self, sql: &Sql) -> Result<(), Gone> {
         let seconds = self.beat.under_way().map_or(0, |since| since.elapsed().as_secs());
         let begin = format!("a heartbeat that was written {seconds} s ago has not come back");
+        if self.stall.said().is_some() {
+            tracing::debug!("{begin}: a standby is waited for");
+            return Ok(());
+        }
         if self.signs.received() >= self.beat.number() {
             // What Kafka has is said by whoever meets it.
             if self.status.borrow().kafka_trouble.is_some() {
@@ -300,7 +307,7 @@ impl Task {
         let health = health.ok_or(Gone::NoSlot)?;
         self.backoff.reset();
         self.in_recovery = Some(hold.in_recovery);
-        show(&self.status, &health, &hold);
+        show(&self.status, &health, &hold, self.stall.said());
         let held = self.holder.holds(&health, &hold, Instant::now());
         if source.is_none() {
             return Ok(()); // who streams says it
@@ -310,13 +317,36 @@ impl Task {
             timeout(PATIENCE, slot::log_running(sql)).await??;
             tracing::debug!("had the running transactions logged, so that the slot may move");
         }
-        for word in self.concerns.judge(&health, &hold, held) {
+        let stalled = self.stalled(sql, &health).await?;
+        for word in self.concerns.judge(&health, &hold, held).into_iter().chain(stalled) {
             match word {
                 Word::Warn(text) => tracing::warn!("{text}"),
                 Word::Over(text) => tracing::info!("{text}"),
             }
         }
         Ok(())
+    }
+
+    /// Whether a standby is waited for. Only failover slots ever are.
+    async fn stalled(&mut self, sql: &Sql, health: &Health) -> Result<Option<Word>, Gone> {
+        if health.failover != Some(true) {
+            return Ok(None);
+        }
+        let walsender = timeout(PATIENCE, slot::walsender(sql, &self.slot)).await??;
+        let received = self.status.borrow().received.lsn;
+        let at = (health.confirmed_flush.unwrap_or_default(), received);
+        let word = self.stall.judge(&self.slot, at, &walsender, Instant::now());
+        let said = self.stall.said().map(str::to_owned);
+        metrics::slot_waits_for_standby(said.is_some());
+        self.status.send_if_modified(|status| match &mut status.slot_health {
+            Some(health) => {
+                let other = health.waits != said;
+                health.waits = said;
+                other
+            }
+            None => false,
+        });
+        Ok(word)
     }
 
     fn stale(&self) {
@@ -328,7 +358,7 @@ impl Task {
     }
 }
 
-fn show(status: &watch::Sender<Status>, health: &Health, hold: &Hold) {
+fn show(status: &watch::Sender<Status>, health: &Health, hold: &Hold, waits: Option<&str>) {
     let oldest = hold.oldest.as_ref();
     metrics::slot_stale(false);
     metrics::slot(metrics::Slot {
@@ -356,6 +386,7 @@ fn show(status: &watch::Sender<Status>, health: &Health, hold: &Hold) {
             age: oldest.age,
             seconds: oldest.seconds,
         }),
+        waits: waits.map(str::to_owned),
         at_ms: now_ms(),
         stale: false,
     };

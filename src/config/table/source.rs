@@ -164,6 +164,12 @@ pub(super) const KEYS: &[Key] = &[
         "how often a passive instance looks whether the slot is free",
     ),
     key(
+        "slot.missing_timeout",
+        Span(0, 24 * 60 * MIN),
+        Is("30s"),
+        "wait for a slot that was there before and is missing, before it is a gap (exit 66); 0s: no wait",
+    ),
+    key(
         "slot.heartbeat",
         Span(0, 60 * MIN),
         Is("10s"),
@@ -180,6 +186,12 @@ pub(super) const KEYS: &[Key] = &[
         Size(0, 1024 * 1024 * GIB),
         Is("4GiB"),
         "warn when the slot keeps more WAL than this, with what holds it; 0: never",
+    ),
+    key(
+        "slot.standby_interval",
+        Span(0, 24 * 60 * MIN),
+        Is("1m"),
+        "how often the other hosts are asked whether the stream could go on there; 0s: never",
     ),
     key(
         "slot.take_over_after",

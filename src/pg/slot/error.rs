@@ -6,7 +6,10 @@
 use super::Published;
 use crate::{
     lsn::Lsn,
-    pg::catalog::{self, Server},
+    pg::{
+        catalog::{self, Server},
+        connect::Host,
+    },
     retry::{Disposition, Exit},
 };
 
@@ -211,6 +214,8 @@ pub enum Error {
 pub struct Place {
     /// The server.
     pub server: Server,
+    /// How it was reached.
+    pub host: String,
     /// What would be streamed.
     pub published: Published,
 }
@@ -231,6 +236,15 @@ impl Error {
             None => refusal.to_string(),
         };
         Self::MayNot { role: role.to_owned(), what, said, sql: sql.to_owned() }
+    }
+
+    /// The same, found at this server.
+    #[must_use]
+    pub(in crate::pg) fn at(mut self, host: &Host) -> Self {
+        if let Self::SlotMissing { place: Some(place), .. } = &mut self {
+            place.host = host.to_string();
+        }
+        self
     }
 
     /// What to do about it.

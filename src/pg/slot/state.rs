@@ -5,7 +5,10 @@ use std::{collections::HashMap, pin::pin, time::Duration};
 use tokio::time::{Instant, sleep_until};
 use tokio_postgres::{Client, error::SqlState};
 
-use super::{Error, Failover, SlotOptions, command::literal};
+use super::{
+    Error, Failover, SlotOptions,
+    command::{literal, quoted},
+};
 use crate::{
     lsn::Lsn,
     pg::catalog::{self, Server, field},
@@ -44,7 +47,8 @@ pub(super) struct Slot {
     pub(super) health: Health,
     plugin: Option<String>,
     database: Option<String>,
-    synced: bool,
+    pub(super) synced: bool,
+    pub(super) temporary: bool,
     /// Where the server's WAL ended when the slot was looked at.
     wal_end: Lsn,
     pub(super) two_phase: bool,
@@ -86,6 +90,7 @@ pub(super) async fn find(client: &Client, name: &str) -> Result<Option<Slot>, ca
         plugin: text("plugin"),
         database: text("database"),
         synced: text("synced").as_deref() == Some("true"),
+        temporary: text("temporary").as_deref() == Some("true"),
         wal_end: now,
         two_phase: text("two_phase").as_deref() == Some("true"),
     }))
@@ -162,8 +167,8 @@ impl Slot {
         }
         if options.failover == Failover::On && self.health.failover == Some(false) {
             warnings.push(format!(
-                "slot.failover is on, but replication slot {name:?} was made without it: on a \
-                 replication connection, ALTER_REPLICATION_SLOT {name} (FAILOVER true)"
+                "slot.failover is on, but replication slot {name:?} was made without it: {}",
+                failover_sql(name)
             ));
         }
         warnings
@@ -186,6 +191,15 @@ fn explained(reason: &str) -> String {
 /// What a person runs to make the slot.
 pub(super) fn create_sql(name: &str) -> String {
     format!("SELECT pg_create_logical_replication_slot({}, 'pgoutput');", literal(name))
+}
+
+/// How a person lets standbys have the slot. A name that begins with a digit has to be in quotes.
+pub(super) fn failover_sql(name: &str) -> String {
+    format!(
+        "while no instance runs, on a replication connection (psql 'replication=database …'): \
+         ALTER_REPLICATION_SLOT {} (FAILOVER true);",
+        quoted(name)
+    )
 }
 
 /// What a person runs to go on after a gap.
