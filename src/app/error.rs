@@ -25,7 +25,7 @@ pub enum Error {
     },
     /// There is no slot, and there was one.
     #[error(
-        "replication slot {slot:?} does not exist, and Kafka holds what was committed up to {last}: \
+        "replication slot {slot:?} does not exist on {host}, and Kafka holds what was committed up to {last}: \
          what was committed since then is lost to the stream. To begin with what is committed from \
          now on, accepting that gap, once: pgsluice run --accept-gap {slot}{}",
         if *.create { String::new() } else { format!(", after {sql}") }
@@ -33,10 +33,28 @@ pub enum Error {
     Gone {
         /// Its name.
         slot: String,
+        /// Where it was looked for.
+        host: String,
         /// Our last position.
         last: Lsn,
         /// `slot.create`.
         create: bool,
+        /// What makes it.
+        sql: String,
+    },
+    /// Another server has the slot, or may have it.
+    #[error(
+        "replication slot {slot:?} does not exist on {host}; {elsewhere}. If it is lost for good, begin with \
+         what is committed from now on, accepting that gap: {sql} and then, once: pgsluice run \
+         --accept-gap {slot}"
+    )]
+    Elsewhere {
+        /// Its name.
+        slot: String,
+        /// Where it is not.
+        host: String,
+        /// Where it is or may be.
+        elsewhere: String,
         /// What makes it.
         sql: String,
     },
@@ -71,6 +89,7 @@ impl Error {
             Self::Kafka(error) => error.disposition(),
             Self::Route(error) => error.disposition(),
             Self::Gone { .. } => Disposition::Halt(Exit::Gap),
+            Self::Elsewhere { .. } => Disposition::Retry,
             Self::Unconfirmed { .. } => Disposition::Halt(Exit::Drain),
         }
     }
@@ -81,11 +100,20 @@ impl Error {
         matches!(**source, pipeline::Error::Stream(stream::Error::Silent { .. }))
     }
 
-    /// The timeline that another server was on, if this one was left behind; else 0.
+    /// The timeline that another server was on if this one was left behind, or that it went to itself;
+    /// else 0.
     pub(super) fn newest_timeline(&self) -> u32 {
-        let Self::Stream { source, .. } = self else { return 0 };
-        match **source {
-            pipeline::Error::OldTimeline { newest, .. } => newest,
+        let switched = |error: &session::Error| match error {
+            session::Error::Switched { to, .. } => *to,
+            _ => 0,
+        };
+        match self {
+            Self::Session(error) => switched(error),
+            Self::Stream { source, .. } => match &**source {
+                pipeline::Error::OldTimeline { newest, .. } => *newest,
+                pipeline::Error::Catalog(error) => switched(error),
+                _ => 0,
+            },
             _ => 0,
         }
     }

@@ -42,15 +42,18 @@ impl App {
         };
         let noted = found.notes.iter().flatten().map(|one| one.note.position);
         let named = found.newest.iter().map(|(_, commit)| commit.next());
-        let (slot, sql) = (name.clone(), sql.clone());
-        match noted.chain(named).max() {
-            None if create => Ok(()),
-            None => Err(error.into()),
-            Some(last) if create && self.accept_gap => {
+        let (slot, sql, host) = (name.clone(), sql.clone(), place.host.clone());
+        let last = noted.chain(named).max();
+        match (last, place.elsewhere.clone()) {
+            (None, _) if create => Ok(()),
+            (Some(last), _) if create && self.accept_gap => {
                 tracing::warn!(slot, from = %last, "a gap is accepted: the slot is made anew");
                 Ok(())
             }
-            Some(last) => Err(Error::Gone { slot, last, create, sql }),
+            // No gap, as long as it may come back.
+            (_, Some(elsewhere)) => Err(Error::Elsewhere { slot, host, elsewhere, sql }),
+            (None, None) => Err(error.into()),
+            (Some(last), None) => Err(Error::Gone { slot, host, last, create, sql }),
         }
     }
 }

@@ -69,6 +69,8 @@ impl Ports {
     pub const FAILOVER: Self = Self(13);
     /// `tests/slot_health.rs`: heartbeats, and what is said of a slot.
     pub const SLOT_HEALTH: Self = Self(14);
+    /// `tests/standby.rs`: a standby as the source.
+    pub const STANDBY: Self = Self(15);
 
     /// A PostgreSQL's port: `i` from 0 to 9.
     pub fn postgres(self, i: u16) -> u16 {
