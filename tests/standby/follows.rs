@@ -12,13 +12,12 @@ fn a_standby_that_follows_another_promotion_is_streamed_from_on_its_new_timeline
     let ours = &bed.standby(old, 5, &["sync_replication_slots=off"]);
     let new = &bed.standby(old, 6, &["sync_replication_slots=off"]);
     let servers = [old, new, ours];
-    // Both are standbys: the one that has the slot.
-    bed.grant();
     let mut first = bed.spawn(&[ours, old], "standby", &["slot.create=true"]);
     is(&mut first, "streaming");
     bed.insert(old, 0..50);
     bed.wait_confirmed(ours, old);
     assert_eq!(first.stop(LIMIT), 0, "{}", first.log());
+    // Both are standbys: the one that has the slot.
     let mut sluice = bed.spawn(&servers, "standby", &[]);
     is(&mut sluice, "streaming");
     bed.insert(old, 50..100);
@@ -34,6 +33,10 @@ fn a_standby_that_follows_another_promotion_is_streamed_from_on_its_new_timeline
     let physical = format!("standby_{}", ours.port());
     new.sql(&format!("select pg_create_physical_replication_slot('{physical}', true)"));
     bed.insert(new, 100..150);
+    // Where it is, it may follow the old one: whoever comes now waits.
+    let mut late = bed.spawn(&servers, "standby", &[]);
+    late.wait_log(LIMIT, &["WARN", "has not replayed the promotion yet"]);
+    assert_eq!(late.stop(LIMIT), 0, "{}", late.log());
     follow(ours, new);
     bed.insert(new, 150..200);
     bed.wait_confirmed(ours, new);
