@@ -10,7 +10,7 @@
 
 use tokio::time::timeout;
 
-use super::{Error, Identity, Known, Opened, identified};
+use super::{Error, Identity, Known, Opened, Passed, identified};
 use crate::{
     net,
     pg::{
@@ -44,33 +44,7 @@ pub(super) async fn open(
         other => other,
     };
     let found = Connection::candidates(options, Kind::Replication, wanted).await;
-    let Candidates { fit, others, mut passed } = found;
-    let all = fit.into_iter().map(|one| (one, true));
-    let all = all.chain(others.into_iter().map(|one| (one, false)));
-    let mut servers = Vec::new();
-    for (connection, wanted) in all {
-        let one = identified(options, connection, &mut passed).await?;
-        let Some((connection, identity)) = one else { continue };
-        let refused = known.refuses(&connection, &identity);
-        servers.push(Server { connection, identity, wanted, has: false, refused });
-    }
-    let ours = servers.iter().filter(|one| one.refused.is_none());
-    let newest = ours.map(|one| one.identity.timelines.current()).max().unwrap_or_default();
-    let known = Known { timeline: known.timeline.max(newest), ..known };
-    let mut asked = Vec::new();
-    for mut one in servers {
-        if one.refused.is_none() {
-            one.refused = known.refuses(&one.connection, &one.identity);
-        }
-        match has(options, &mut one.connection, slot).await {
-            Ok(has) => asked.push(Server { has, ..one }),
-            Err(error) if error.disposition() == Disposition::Retry => {
-                passed.push((one.connection.host().clone(), error));
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    let mut servers = asked;
+    let (mut servers, mut passed) = asked(options, found, known, slot).await?;
     let fits = |one: &Server| {
         one.refused.is_none() && (one.wanted || target == TargetSession::PreferStandby)
     };
@@ -101,6 +75,42 @@ pub(super) async fn open(
         Some(Server { connection, identity, .. }) => Ok(Opened { connection, identity, elsewhere }),
         None => Err(Candidates { passed, ..Candidates::default() }.error().into()),
     }
+}
+
+/// Each server that answers, and why the others do not.
+async fn asked(
+    options: &connect::Options,
+    found: Candidates,
+    known: Known,
+    slot: &str,
+) -> Result<(Vec<Server>, Passed), Error> {
+    let Candidates { fit, others, mut passed } = found;
+    let all = fit.into_iter().map(|one| (one, true));
+    let all = all.chain(others.into_iter().map(|one| (one, false)));
+    let mut servers = Vec::new();
+    for (connection, wanted) in all {
+        let one = identified(options, connection, &mut passed).await?;
+        let Some((connection, identity)) = one else { continue };
+        let refused = known.refuses(&connection, &identity);
+        servers.push(Server { connection, identity, wanted, has: false, refused });
+    }
+    let ours = servers.iter().filter(|one| one.refused.is_none());
+    let newest = ours.map(|one| one.identity.timelines.current()).max().unwrap_or_default();
+    let known = Known { timeline: known.timeline.max(newest), ..known };
+    let mut asked = Vec::new();
+    for mut one in servers {
+        if one.refused.is_none() {
+            one.refused = known.refuses(&one.connection, &one.identity);
+        }
+        match has(options, &mut one.connection, slot).await {
+            Ok(has) => asked.push(Server { has, ..one }),
+            Err(error) if error.disposition() == Disposition::Retry => {
+                passed.push((one.connection.host().clone(), error));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((asked, passed))
 }
 
 impl Server {
