@@ -248,7 +248,7 @@ impl App {
 
     /// One session, from login to its end; `Ok`: it was stopped, and all is confirmed.
     async fn session(&mut self, stop: &CancellationToken) -> Result<(), Error> {
-        let (session, taken) = select! {
+        let (mut session, taken) = select! {
             biased;
             () = stop.cancelled() => return self.stopped(),
             taken = self.take_slot() => taken?,
@@ -262,6 +262,7 @@ impl App {
         let start =
             stream::Start { options: &options.stream, max_message, silence, lease: lease.clone() };
         let (name, names) = (&options.slot.name, &options.publication.names);
+        let witness = session.witness();
         let (stream, catalog, timelines) = session.stream(names, start);
         let timeline = timelines.current();
         let rewound = self.rewound(&ready, wal_end, timeline);
@@ -279,6 +280,7 @@ impl App {
             stream,
             relations: Relations::new(timelines),
             catalog,
+            witness,
             records,
             producer,
             cuts: Cuts::new(options.once.transactions),

@@ -64,6 +64,22 @@ pub enum Error {
         /// What makes it.
         sql: String,
     },
+    /// Another server has the slot, or may have it.
+    #[error(
+        "replication slot {slot:?} does not exist on {host}; {elsewhere}. If it is lost for good, begin with \
+         what is committed from now on, accepting that gap: {sql} and then, once: pgsluice run \
+         --accept-gap {slot}"
+    )]
+    Elsewhere {
+        /// Its name.
+        slot: String,
+        /// Where it is not.
+        host: String,
+        /// Where it is or may be.
+        elsewhere: String,
+        /// What makes it.
+        sql: String,
+    },
     /// A topic that cannot be used.
     #[error(transparent)]
     Topic(#[from] pipeline::Error),
@@ -96,6 +112,7 @@ impl Error {
             Self::Route(error) => error.disposition(),
             Self::Missing { .. } => Disposition::Retry,
             Self::Gone { .. } => Disposition::Halt(Exit::Gap),
+            Self::Elsewhere { .. } => Disposition::Retry,
             Self::Unconfirmed { .. } => Disposition::Halt(Exit::Drain),
         }
     }
@@ -106,11 +123,20 @@ impl Error {
         matches!(**source, pipeline::Error::Stream(stream::Error::Silent { .. }))
     }
 
-    /// The timeline that another server was on, if this one was left behind; else 0.
+    /// The timeline that another server was on if this one was left behind, or that it went to itself;
+    /// else 0.
     pub(super) fn newest_timeline(&self) -> u32 {
-        let Self::Stream { source, .. } = self else { return 0 };
-        match **source {
-            pipeline::Error::OldTimeline { newest, .. } => newest,
+        let switched = |error: &session::Error| match error {
+            session::Error::Switched { to, .. } => *to,
+            _ => 0,
+        };
+        match self {
+            Self::Session(error) => switched(error),
+            Self::Stream { source, .. } => match &**source {
+                pipeline::Error::OldTimeline { newest, .. } => *newest,
+                pipeline::Error::Catalog(error) => switched(error),
+                _ => 0,
+            },
             _ => 0,
         }
     }

@@ -56,6 +56,13 @@ impl App {
         };
         let server = named(&place.host, place.server.timeline);
         let (slot, seen) = (name.clone(), self.seen());
+        if let Some(elsewhere) = place.elsewhere.clone()
+            && !(create && (last.is_none() || self.accept_gap))
+        {
+            // No gap, as long as it may come back.
+            let (host, sql) = (place.host.clone(), sql.clone());
+            return Err(Error::Elsewhere { slot, host, elsewhere, sql });
+        }
         // If Kafka did not say, it may have been there.
         let was_there = last.is_some() || seen.is_some() || !asked;
         if was_there && !self.accept_gap && self.waits(last) {

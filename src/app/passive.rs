@@ -10,7 +10,7 @@ use crate::{
     metrics,
     pg::{
         session::{self, Session},
-        slot,
+        slot::{self, SlotOptions},
     },
     sink::kafka::{Producer, producer::Waiting},
     status::{Active, Role},
@@ -54,11 +54,13 @@ impl App {
             });
             set_role(status, Role::Passive, Some(text));
         };
+        // One that is dropped meanwhile is a gap, never made again by itself.
+        let slot = SlotOptions { create: false, ..options.slot.clone() };
         let mut turn = Turn {
             options: &options.ha,
             postgres: &options.postgres,
             publication: &options.publication,
-            slot: &options.slot,
+            slot: &slot,
             mapped: &self.mapped,
             lock,
             supersede,

@@ -14,3 +14,4 @@ pub mod sqlstate;
 pub mod stream;
 pub mod timeline;
 pub mod which;
+pub mod witness;

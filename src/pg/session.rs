@@ -11,7 +11,8 @@ use super::{
     slot::{self, Active, Ended, PublicationOptions, Ready, SlotOptions},
     stream::{self, ReplicationStream},
     timeline::{self, Timelines},
-    which::{self, Identity, Known},
+    which::{self, Identity, Known, Opened},
+    witness::Witness,
 };
 use crate::{
     lsn::Lsn,
@@ -39,6 +40,22 @@ pub enum Error {
         /// What is missing.
         what: &'static str,
     },
+    /// A standby that is no longer what it was when it was logged in to.
+    #[error(
+        "PostgreSQL at {host} went from timeline {from} to {to}: {}",
+        if *.promoted { "it was promoted, and is a primary now" } else { "it follows a promotion" }
+    )]
+    Switched {
+        /// The server.
+        host: String,
+        /// Its timeline at login.
+        from: u32,
+        /// Its timeline now.
+        to: u32,
+        /// Whether it is a primary now; else the server that it follows, or another one above that,
+        /// was promoted.
+        promoted: bool,
+    },
 }
 
 impl Error {
@@ -51,6 +68,7 @@ impl Error {
             Self::Catalog(error) => error.disposition(),
             Self::Timeline(error) => error.disposition(),
             Self::Identity { .. } => Disposition::Halt(Exit::Unavailable),
+            Self::Switched { .. } => Disposition::Retry,
         }
     }
 }
@@ -59,6 +77,8 @@ impl Error {
 pub struct Session {
     replication: Connection,
     catalog: Catalog,
+    /// Of a standby.
+    witness: Option<Witness>,
     /// What was found.
     pub ready: Ready,
     /// Who the server is.
@@ -78,13 +98,28 @@ impl Session {
         mapped: &[String],
         known: Known,
     ) -> Result<Self, Error> {
-        let (replication, identity) = which::open(postgres, known).await?;
+        let Opened { connection: mut replication, identity, elsewhere } =
+            which::open(postgres, known, &slot.name).await?;
         let mut catalog = Catalog::new(postgres, &replication);
         let client = catalog.client().await?;
-        let ready = slot::look(client, publications, slot, mapped)
-            .await
-            .map_err(|error| error.at(replication.host()))?;
-        Ok(Self { replication, catalog, ready, identity })
+        // On a standby a slot is made by the walsender.
+        let standby = replication.parameter("in_hot_standby") == Some("on");
+        let look = SlotOptions { create: slot.create && !standby, ..slot.clone() };
+        let mut looked = slot::look(client, publications, &look, mapped).await;
+        if let Err(slot::Error::SlotMissing { place: Some(place), .. }) = &looked
+            && standby
+            && slot.create
+        {
+            slot::create_on_standby(&mut replication, postgres, &place.server, slot).await?;
+            looked = slot::look(client, publications, &look, mapped).await;
+            looked = looked.map(|ready| Ready { slot_created: true, ..ready });
+        }
+        let ready = looked.map_err(|error| named(error, replication.host(), elsewhere))?;
+        let witness = match ready.server.in_recovery {
+            true => Some(Witness::open(postgres, replication.host()).await?),
+            false => None,
+        };
+        Ok(Self { replication, catalog, witness, ready, identity })
     }
 
     /// The same through a temporary slot that PostgreSQL drops with the connection: for `tail`.
@@ -116,8 +151,12 @@ impl Session {
         };
         waiting();
         let create = slot::create_temporary(slot, ready.server.version_num);
-        replication.simple_query(&create).await?;
-        Ok(Self { replication, catalog, ready, identity })
+        let creation = replication.simple_query(&create);
+        match ready.server.in_recovery {
+            true => slot::with_snapshots(postgres, creation).await?,
+            false => creation.await?,
+        };
+        Ok(Self { replication, catalog, witness: None, ready, identity })
     }
 
     /// `START_REPLICATION … 0/0`: the slot decides where. Only [`Self::stream`] may follow.
@@ -150,6 +189,11 @@ impl Session {
         let health = slot::readable(client, &self.ready.server, slot).await?;
         self.ready.learn(&health);
         Ok(true)
+    }
+
+    /// Who is to be asked before anything is decoded that the stream brings, if the server is a standby.
+    pub const fn witness(&mut self) -> Option<Witness> {
+        self.witness.take()
     }
 
     /// What came after [`Self::start`], and what answers questions beside it.
@@ -214,8 +258,11 @@ impl Session {
         self.replication.host()
     }
 
-    /// It may have been promoted in between.
+    /// It may have been promoted in between. Of a standby, that needs another look at all of it.
     async fn identify_again(&mut self) -> Result<(), Error> {
+        if let Some(witness) = &mut self.witness {
+            witness.ask(self.identity.timelines.current(), 0).await?;
+        }
         self.identity.learn(&mut self.replication).await
     }
 }
@@ -224,6 +271,17 @@ impl Session {
 fn is_busy(error: &connect::Error) -> bool {
     const OBJECT_IN_USE: &str = "55006";
     error.server().is_some_and(|server| server.sqlstate == OBJECT_IN_USE)
+}
+
+/// A missing slot, with where it was looked for.
+fn named(error: slot::Error, at: &Host, other: Option<String>) -> slot::Error {
+    match error {
+        slot::Error::SlotMissing { name, sql, place: Some(mut place) } => {
+            (place.host, place.elsewhere) = (at.to_string(), other);
+            slot::Error::SlotMissing { name, sql, place: Some(place) }
+        }
+        error => error,
+    }
 }
 
 /// A slot that was there when it was looked at, and is not when it is to be read.

@@ -18,6 +18,7 @@ mod hold;
 mod identity;
 mod name;
 mod publication;
+mod standby;
 mod state;
 mod synced;
 mod walsender;
@@ -27,11 +28,12 @@ use tokio_postgres::Client;
 
 pub use self::{
     active::{Active, Ended, active, end},
-    command::{create_temporary, start_replication},
+    command::{count_of, create_temporary, start_replication},
     error::{Error, Place},
     hold::{Hold, Oldest, hold, log_running},
     publication::{Published, prepare as prepare_publication},
-    state::{Health, health},
+    standby::with_snapshots,
+    state::{Health, create_on_standby, health},
     synced::{Sight, Unready, look as look_at_copy},
     walsender::{Named, Walsender, walsender},
     young::{Report, publication_too_young},
@@ -168,12 +170,16 @@ pub async fn look(
         None if options.create => make(client, &server, options).await?,
         None => {
             let (name, sql) = (options.name.clone(), state::create_sql(&options.name));
-            let place = Some(Box::new(Place { server, host: String::new(), published }));
+            let (host, elsewhere) = (String::new(), None); // as far as is known here
+            let place = Some(Box::new(Place { server, published, host, elsewhere }));
             return Err(Error::SlotMissing { name, sql, place });
         }
     };
     warnings.append(&mut published.warnings);
     warnings.extend(slot.warnings(options));
+    if server.in_recovery {
+        warnings.extend(standby::warnings(client, &options.name).await?);
+    }
     Ok(Ready {
         server,
         confirmed_flush: slot.health.confirmed_flush.unwrap_or_default(),
@@ -251,5 +257,6 @@ pub async fn check_server(client: &Client) -> Result<(Server, Vec<String>), Erro
 
 /// pgoutput's messages, `options` of a walsender and `client_connection_check_interval`.
 const OLDEST: u32 = 14;
-const STANDBYS_DECODE: u32 = 16;
+/// The first version of which standbys decode.
+pub const STANDBYS_DECODE: u32 = 16;
 const NEWEST: u32 = 18;

@@ -101,6 +101,7 @@ pub struct ReplicationStream<S = net::Stream> {
     confirmed: Lsn,
     told: Lsn,
     bytes: u64,
+    reads: u64,
     lease: Lease,
     /// When the status was made that is not out yet.
     sign_of_life: Option<u64>,
@@ -132,6 +133,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
             confirmed: Lsn::ZERO,
             told: Lsn::ZERO,
             bytes: 0,
+            reads: 1, // that of `received`
             lease,
             sign_of_life: None,
         }
@@ -183,6 +185,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
     /// Bytes read since the last call.
     pub const fn read_bytes(&mut self) -> u64 {
         std::mem::replace(&mut self.bytes, 0)
+    }
+
+    /// How often something was read.
+    #[must_use]
+    pub const fn reads(&self) -> u64 {
+        self.reads
     }
 
     /// Ends the stream so that the server surely knows what is confirmed: the last status with a
@@ -241,6 +249,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Err(Error::Ended)),
                     Poll::Ready(Ok(count)) => {
                         self.bytes += count as u64;
+                        self.reads += 1;
                         self.heard = now;
                         continue;
                     }

@@ -6,6 +6,8 @@
 //! **Must stay true.** A server on an older timeline than was seen once is never streamed from, nor
 //! is one of another cluster, also where it is the only one that answers.
 
+mod elsewhere;
+
 use tokio::time::timeout;
 
 use super::{
@@ -35,28 +37,44 @@ pub struct Identity {
     pub wal_end: Lsn,
 }
 
-/// Logs in at the server to stream from.
+/// The server to stream from.
+pub(super) struct Opened {
+    pub(super) connection: Connection,
+    pub(super) identity: Identity,
+    /// If it does not have the slot, where that may be: see [`elsewhere`].
+    pub(super) elsewhere: Option<String>,
+}
+
+/// Logs in at the server to stream from; `slot` decides among several.
 ///
 /// # Errors
 /// None will do, and why.
 pub(super) async fn open(
     options: &connect::Options,
     known: Known,
-) -> Result<(Connection, Identity), Error> {
-    let wanted: &[_] = match options.target {
-        TargetSession::PreferStandby => &[TargetSession::Standby, TargetSession::Any],
-        ref other => std::slice::from_ref(other),
-    };
-    let mut passed = Vec::new();
-    for wanted in wanted {
-        let found = Connection::candidates(options, Kind::Replication, *wanted).await;
-        let (newest, more) = newest(options, found, known).await?;
-        passed = more;
-        if let Some(newest) = newest {
-            return Ok(newest);
+    slot: &str,
+) -> Result<Opened, Error> {
+    let several = options.hosts.len() > 1;
+    let wanted = match options.target {
+        // Where standbys are among them, the role alone does not tell which server has the slot.
+        TargetSession::Standby
+        | TargetSession::PreferStandby
+        | TargetSession::Any
+        | TargetSession::ReadOnly
+            if several =>
+        {
+            return elsewhere::open(options, known, slot).await;
         }
+        TargetSession::PreferStandby => TargetSession::Any,
+        other => other,
+    };
+    let mut found = Connection::candidates(options, Kind::Replication, wanted).await;
+    found.pass_others(wanted).await;
+    let (newest, passed) = newest(options, found, known).await?;
+    match newest {
+        Some((connection, identity)) => Ok(Opened { connection, identity, elsewhere: None }),
+        None => Err(Candidates { passed, ..Candidates::default() }.error().into()),
     }
-    Err(Candidates { fit: Vec::new(), passed }.error().into())
 }
 
 type Passed = Vec<(connect::Host, connect::Error)>;
@@ -67,27 +85,16 @@ async fn newest(
     found: Candidates,
     known: Known,
 ) -> Result<(Option<(Connection, Identity)>, Passed), Error> {
-    let Candidates { fit, mut passed } = found;
+    let Candidates { fit, mut passed, .. } = found;
     let mut newest: Option<(Connection, Identity)> = None;
-    for mut connection in fit {
-        let host = connection.host().clone();
-        let after = options.tcp.connect_timeout;
-        let identity = match timeout(after, identify(&mut connection)).await {
-            Ok(Ok(identity)) => identity,
-            Ok(Err(Error::Connect(error))) if error.disposition() == Disposition::Retry => {
-                passed.push((host, error));
-                continue;
-            }
-            Ok(Err(error)) => return Err(error),
-            Err(_) => {
-                let error = net::Error::Timeout { to: host.to_string(), after };
-                passed.push((host, error.into()));
-                continue;
-            }
+    for connection in fit {
+        let Some((connection, identity)) = identified(options, connection, &mut passed).await?
+        else {
+            continue;
         };
         let timeline = identity.timelines.current();
-        let spare = if let Some(error) = known.refuses(&host, &identity) {
-            passed.push((host, error));
+        let spare = if let Some(error) = known.refuses(&connection, &identity) {
+            passed.push((connection.host().clone(), error));
             Some(connection)
         } else if newest.as_ref().is_none_or(|(_, best)| best.timelines.current() < timeline) {
             newest.replace((connection, identity)).map(|(connection, _)| connection)
@@ -101,14 +108,37 @@ async fn newest(
     Ok((newest, passed))
 }
 
+/// Who it is; one that does not say is passed over.
+async fn identified(
+    options: &connect::Options,
+    mut connection: Connection,
+    passed: &mut Passed,
+) -> Result<Option<(Connection, Identity)>, Error> {
+    let host = connection.host().clone();
+    let after = options.tcp.connect_timeout;
+    match timeout(after, identify(&mut connection)).await {
+        Ok(Ok(identity)) => return Ok(Some((connection, identity))),
+        Ok(Err(Error::Connect(error))) if error.disposition() == Disposition::Retry => {
+            passed.push((host, error));
+        }
+        Ok(Err(error)) => return Err(error),
+        Err(_) => {
+            let error = net::Error::Timeout { to: host.to_string(), after };
+            passed.push((host, error.into()));
+        }
+    }
+    Ok(None)
+}
+
 impl Known {
-    fn refuses(self, host: &connect::Host, identity: &Identity) -> Option<connect::Error> {
-        let (to, found) = (host.to_string(), identity.system_identifier);
+    fn refuses(self, server: &Connection, identity: &Identity) -> Option<connect::Error> {
+        let (to, found) = (server.host().to_string(), identity.system_identifier);
         if let Some(known) = self.system_identifier.filter(|known| *known != found) {
             return Some(connect::Error::OtherCluster { to, found, known });
         }
         let (timeline, newest) = (identity.timelines.current(), self.timeline);
-        (timeline < newest).then_some(connect::Error::OldTimeline { to, timeline, newest })
+        let standby = server.parameter("in_hot_standby") == Some("on");
+        (timeline < newest).then_some(connect::Error::OldTimeline { to, timeline, newest, standby })
     }
 }
 
@@ -129,6 +159,11 @@ pub(super) async fn identify(replication: &mut Connection) -> Result<Identity, E
     let (system_identifier, current, wal_end) = system(replication).await?;
     let timelines = history(replication, current).await?;
     Ok(Identity { system_identifier, timelines, wal_end })
+}
+
+/// The timeline that the server writes to, or replays.
+pub(super) async fn timeline(replication: &mut Connection) -> Result<u32, Error> {
+    Ok(system(replication).await?.1)
 }
 
 /// System identifier, timeline, and the end of the WAL.

@@ -58,7 +58,8 @@ pub enum Error {
     #[error(
         "PostgreSQL is on timeline {timeline}, and Kafka knows of timeline {newest}: it is a former \
          primary, and what is written there now is no part of the stream. Let it follow the new \
-         primary (pg_rewind), or name that one in postgres.url"
+         primary (pg_rewind), or name that one in postgres.url. A standby is waited for until it has \
+         replayed the promotion"
     )]
     OldTimeline {
         /// The server's.

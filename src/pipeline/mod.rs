@@ -20,6 +20,7 @@ mod pulse;
 mod records;
 mod replay;
 mod report;
+mod witnessed;
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -48,6 +49,7 @@ use crate::{
         relations::{Event, Questions, Relations},
         session::Catalog,
         stream::{Incoming, ReplicationStream},
+        witness::Witness,
     },
     sink::{
         Delivery,
@@ -96,6 +98,8 @@ pub struct Pipeline<'a> {
     pub relations: Relations,
     /// Ordinary SQL, for what the stream leaves open.
     pub catalog: Catalog,
+    /// Of a standby: asked before anything is decoded that was read.
+    pub witness: Option<Witness>,
     /// Outlives the session, as its ledger does.
     pub records: &'a mut Records,
     /// Outlives the session: what was handed to it is stored in any case.
@@ -157,6 +161,9 @@ impl Pipeline<'_> {
                     () = sleep_until(report_at) => {}
                     turned = self.stream.turn(room) => turned?,
                 }
+            }
+            if room {
+                self.witnessed(stop, &mut give_up).await?;
             }
             if room && let Some(questions) = self.take()? {
                 self.describe(questions, stop, &mut give_up).await?;

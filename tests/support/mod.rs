@@ -71,6 +71,8 @@ impl Ports {
     pub const SLOT_HEALTH: Self = Self(14);
     /// `tests/switchover.rs`: a standby becomes the primary, with the slot or without it.
     pub const SWITCHOVER: Self = Self(15);
+    /// `tests/standby.rs`: a standby as the source.
+    pub const STANDBY: Self = Self(16);
 
     /// A PostgreSQL's port: `i` from 0 to 9.
     pub fn postgres(self, i: u16) -> u16 {

@@ -65,7 +65,8 @@ pub(super) const KEYS: &[Key] = &[
         "postgres.target_session_attrs",
         Words(&["any", "read-write", "read-only", "primary", "standby", "prefer-standby"]),
         By("primary of several hosts, any if there is one"),
-        "which of several hosts will do; of those that do, the one on the newest timeline",
+        "which of several hosts will do; of those that do, the one on the newest timeline, and of these \
+         the one that has the slot",
     ),
     key("postgres.application_name", Text, Is("pgsluice"), "shown in pg_stat_activity"),
     key("postgres.options", Text, NONE, "more \"-c name=value\" for our own connections"),

@@ -120,7 +120,7 @@ pub enum Error {
         value: String,
     },
     /// It is up, but not what is wanted.
-    #[error("PostgreSQL at {to} is not {wanted}")]
+    #[error("PostgreSQL at {to} is not {wanted}{}", instead(*.wanted))]
     Role {
         /// Server.
         to: String,
@@ -129,9 +129,8 @@ pub enum Error {
     },
     /// It was left behind by a promotion.
     #[error(
-        "PostgreSQL at {to} is on timeline {timeline}, and timeline {newest} was streamed from: it is \
-         a former primary, and what is written there now is no part of the stream. Let it follow the \
-         new primary (pg_rewind), or name that one in postgres.url"
+        "PostgreSQL at {to} is on timeline {timeline}, and timeline {newest} {}",
+        left_behind(*.standby)
     )]
     OldTimeline {
         /// Server.
@@ -140,6 +139,8 @@ pub enum Error {
         timeline: u32,
         /// The newest that was seen.
         newest: u32,
+        /// Whether it is a standby.
+        standby: bool,
     },
     /// It is none of ours.
     #[error(
@@ -219,6 +220,31 @@ impl Error {
 impl From<net::Error> for Error {
     fn from(error: net::Error) -> Self {
         if error.is_untrusted() { Self::Untrusted(error) } else { Self::Net(error) }
+    }
+}
+
+/// What to do about a server of the wrong role.
+const fn instead(wanted: TargetSession) -> &'static str {
+    match wanted {
+        TargetSession::Standby => {
+            ", but a primary: to stream from it where no standby has the slot, set \
+             postgres.target_session_attrs to prefer-standby; or name a standby in postgres.url"
+        }
+        TargetSession::Any
+        | TargetSession::ReadWrite
+        | TargetSession::ReadOnly
+        | TargetSession::Primary
+        | TargetSession::PreferStandby => "",
+    }
+}
+
+const fn left_behind(standby: bool) -> &'static str {
+    if standby {
+        "was seen: it is a standby that has not replayed the promotion yet, or follows a former \
+         primary. It is waited for until it follows the new one"
+    } else {
+        "was streamed from: it is a former primary, and what is written there now is no part of the \
+         stream. Let it follow the new primary (pg_rewind), or name that one in postgres.url"
     }
 }
 

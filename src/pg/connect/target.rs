@@ -17,6 +17,8 @@ const GRACE: Duration = Duration::from_secs(1);
 pub struct Candidates {
     /// Logged in.
     pub fit: Vec<Connection>,
+    /// Logged in too, and of another role than the one wanted.
+    pub others: Vec<Connection>,
     /// Passed over.
     pub passed: Vec<(Host, Error)>,
 }
@@ -25,7 +27,7 @@ impl Candidates {
     /// Logs in at all of the hosts at once.
     pub(super) async fn find(options: &Options, kind: Kind, wanted: TargetSession) -> Self {
         let attempts = options.hosts.iter().enumerate();
-        let attempt = async |(at, host)| (at, attempt(options, host, kind, wanted).await);
+        let attempt = async |(at, host)| (at, login(options, host, kind, wanted).await);
         let mut attempts: FuturesUnordered<_> = attempts.map(attempt).collect();
         let (mut all, mut over) = (Vec::new(), None);
         loop {
@@ -37,7 +39,7 @@ impl Candidates {
                 },
             };
             let Some((at, result)) = next else { break };
-            if result.is_ok() {
+            if matches!(result, Ok((_, true))) {
                 over.get_or_insert_with(|| Instant::now() + GRACE);
             }
             all.push((at, result));
@@ -46,12 +48,23 @@ impl Candidates {
         let mut found = Self::default();
         for (at, result) in all {
             match (result, options.hosts.get(at)) {
-                (Ok(connection), _) => found.fit.push(connection),
+                (Ok((connection, true)), _) => found.fit.push(connection),
+                (Ok((connection, false)), _) => found.others.push(connection),
                 (Err(error), Some(host)) => found.passed.push((host.clone(), error)),
                 (Err(_), None) => {}
             }
         }
         found
+    }
+
+    /// Those of another role are passed over as well.
+    pub(in crate::pg) async fn pass_others(&mut self, wanted: TargetSession) {
+        for other in self.others.drain(..) {
+            let host = other.host().clone();
+            let error = Error::Role { to: host.to_string(), wanted };
+            self.passed.push((host, error));
+            other.close().await;
+        }
     }
 
     /// Why there is none.
@@ -119,12 +132,24 @@ async fn attempt(
     kind: Kind,
     wanted: TargetSession,
 ) -> Result<Connection, Error> {
-    let mut connection = Connection::open_at(options, host, kind).await?;
-    if fits(&mut connection, wanted).await? {
+    let (connection, fits) = login(options, host, kind, wanted).await?;
+    if fits {
         return Ok(connection);
     }
     connection.close().await;
     Err(Error::Role { to: host.to_string(), wanted })
+}
+
+/// And whether it is of the role that is wanted.
+async fn login(
+    options: &Options,
+    host: &Host,
+    kind: Kind,
+    wanted: TargetSession,
+) -> Result<(Connection, bool), Error> {
+    let mut connection = Connection::open_at(options, host, kind).await?;
+    let fits = fits(&mut connection, wanted).await?;
+    Ok((connection, fits))
 }
 
 /// PostgreSQL 14 and later report both settings at login, and again when they change; a pooler may

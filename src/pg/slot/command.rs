@@ -10,6 +10,12 @@ pub fn create_temporary(name: &str, version_num: u32) -> String {
     format!("CREATE_REPLICATION_SLOT {} TEMPORARY LOGICAL pgoutput {snapshot}", quoted(name))
 }
 
+/// Makes a slot that stays, on a standby. A walsender holds no snapshot while it waits, as a function of
+/// SQL does: that would hold up the WAL that it waits for, where rows are removed in it.
+pub(super) fn create_on_standby(name: &str) -> String {
+    format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput (SNAPSHOT 'nothing')", quoted(name))
+}
+
 /// Starts the stream from where the slot stands. A start above that position skips in silence, so
 /// none is ever given; messages are always asked for, as a row's index counts them.
 #[must_use]
@@ -21,6 +27,17 @@ pub fn start_replication(slot: &str, publications: &[String]) -> String {
         quoted(slot),
         // The replication grammar knows no backslash: only quotes are doubled.
         format_args!("'{}'", names.join(",").replace('\'', "''")),
+    )
+}
+
+/// Asks a walsender whether the slot is there: 1 or 0. A copy that a standby keeps does not count, as
+/// it cannot be read.
+#[must_use]
+pub fn count_of(slot: &str) -> String {
+    format!(
+        "SELECT count(*) FROM pg_replication_slots s WHERE slot_name = {} AND NOT \
+         (pg_is_in_recovery() AND coalesce(to_jsonb(s) ->> 'synced', 'false') = 'true')",
+        literal(slot)
     )
 }
 

@@ -8,7 +8,7 @@ use crate::{
     lsn::Lsn,
     pg::{
         catalog::{self, Server},
-        connect::Host,
+        connect,
     },
     retry::{Disposition, Exit},
 };
@@ -36,6 +36,15 @@ pub enum Error {
         /// Whether the server is in recovery.
         standby: bool,
     },
+    /// The WAL that a standby gets does not hold what decoding needs.
+    #[error(
+        "this server is a standby, and its primary's WAL does not hold what logical replication \
+         needs ({said}): on the primary, ALTER SYSTEM SET wal_level = logical; then restart it"
+    )]
+    PrimaryWalLevel {
+        /// PostgreSQL's own words.
+        said: String,
+    },
     /// Standbys decode from 16 on.
     #[error("this server is a standby, and PostgreSQL {major} streams from a primary only")]
     Standby {
@@ -54,7 +63,8 @@ pub enum Error {
     },
     /// Nothing can be streamed without it.
     #[error(
-        "publication {name:?} does not exist in database {database:?}: {sql}{}",
+        "publication {name:?} does not exist in database {database:?}: {}{sql}{}",
+        if *.standby { ON_THE_PRIMARY } else { "" },
         if *.slot_exists { YOUNGER_THAN_SLOT } else { "" }
     )]
     PublicationMissing {
@@ -66,6 +76,8 @@ pub enum Error {
         sql: String,
         /// Whether the slot is there already, older than any publication made now.
         slot_exists: bool,
+        /// Whether this server is a standby, which takes no writes.
+        standby: bool,
     },
     /// A publication cannot be made of tables that are not there.
     #[error(
@@ -98,9 +110,10 @@ pub enum Error {
     },
     /// There is a gap, or it was never made.
     #[error(
-        "replication slot {name:?} does not exist. If it did, what was committed since it was \
+        "replication slot {name:?} does not exist{}. If it did, what was committed since it was \
          dropped is lost to the stream. To begin with what is committed from now on, set \
-         slot.create = true, or run: {sql}"
+         slot.create = true, or run: {sql}",
+        on(.place.as_deref())
     )]
     SlotMissing {
         /// Its name.
@@ -184,7 +197,7 @@ pub enum Error {
         /// Its name.
         name: String,
         /// PostgreSQL's own words.
-        source: tokio_postgres::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// `slot.failover = "on"`.
     #[error("slot.failover is on, but {why}: set it to auto or off")]
@@ -207,6 +220,9 @@ pub enum Error {
     /// The catalog did not answer.
     #[error(transparent)]
     Catalog(#[from] catalog::Error),
+    /// The walsender did not make a slot.
+    #[error(transparent)]
+    Walsender(#[from] connect::Error),
 }
 
 /// A server without the slot.
@@ -214,11 +230,20 @@ pub enum Error {
 pub struct Place {
     /// The server.
     pub server: Server,
-    /// How it was reached.
-    pub host: String,
     /// What would be streamed.
     pub published: Published,
+    /// Where it is.
+    pub host: String,
+    /// Where else the slot is or may be, in words; `None`: nowhere.
+    pub elsewhere: Option<String>,
 }
+
+fn on(place: Option<&Place>) -> String {
+    let place = place.filter(|place| !place.host.is_empty());
+    place.map(|place| format!(" on {}", place.host)).unwrap_or_default()
+}
+
+const ON_THE_PRIMARY: &str = "run on the primary, as this server is a standby: ";
 
 const YOUNGER_THAN_SLOT: &str = "; and then a new slot, as the one that is there is older than this \
      publication would be, and PostgreSQL reads a slot only with publications that are older";
@@ -238,21 +263,13 @@ impl Error {
         Self::MayNot { role: role.to_owned(), what, said, sql: sql.to_owned() }
     }
 
-    /// The same, found at this server.
-    #[must_use]
-    pub(in crate::pg) fn at(mut self, host: &Host) -> Self {
-        if let Self::SlotMissing { place: Some(place), .. } = &mut self {
-            place.host = host.to_string();
-        }
-        self
-    }
-
     /// What to do about it.
     #[must_use]
     pub fn disposition(&self) -> Disposition {
         match self {
             Self::TooOld { .. }
             | Self::WalLevel { .. }
+            | Self::PrimaryWalLevel { .. }
             | Self::PublicationMissing { .. }
             | Self::WrongSlot { .. } => Disposition::Halt(Exit::Unavailable),
             Self::Name { .. }
@@ -271,6 +288,7 @@ impl Error {
             | Self::Unfinished { .. }
             | Self::NoFreeSlot { .. } => Disposition::Retry,
             Self::Catalog(error) => error.disposition(),
+            Self::Walsender(error) => error.disposition(),
         }
     }
 }

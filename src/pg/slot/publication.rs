@@ -53,7 +53,8 @@ pub async fn prepare(
             continue;
         }
         let (name, database) = (name.clone(), server.database.clone());
-        return Err(Error::PublicationMissing { name, database, sql, slot_exists });
+        let standby = server.in_recovery;
+        return Err(Error::PublicationMissing { name, database, sql, slot_exists, standby });
     }
     if published.created {
         kinds = Kinds::read(client, &options.names).await?;

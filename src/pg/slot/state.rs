@@ -7,11 +7,15 @@ use tokio_postgres::{Client, error::SqlState};
 
 use super::{
     Error, Failover, SlotOptions,
-    command::{literal, quoted},
+    command::{self, literal, quoted},
+    standby,
 };
 use crate::{
     lsn::Lsn,
-    pg::catalog::{self, Server, field},
+    pg::{
+        catalog::{self, Server, field},
+        connect::{self, Connection},
+    },
 };
 
 /// What metrics and people want to know of a slot.
@@ -239,13 +243,45 @@ pub(super) async fn create(
         // Somebody else was quicker; what they made is used as it is.
         Some(code) if *code == SqlState::DUPLICATE_OBJECT => Ok(()),
         Some(code) if *code == SqlState::CONFIGURATION_LIMIT_EXCEEDED => {
-            Err(Error::NoFreeSlot { name, source })
+            Err(Error::NoFreeSlot { name, source: Box::new(source) })
         }
         Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
             let what = format!("replication slot {name:?}");
             Err(Error::may_not(&server.role, what, &sql, &source))
         }
         _ => Err(catalog::Error { what: "a new replication slot", source }.into()),
+    }
+}
+
+/// The same on a standby, by a walsender of it. What it waits for is asked for at its primary.
+pub async fn create_on_standby(
+    replication: &mut Connection,
+    postgres: &connect::Options,
+    server: &Server,
+    options: &SlotOptions,
+) -> Result<(), Error> {
+    creation(server, options)?;
+    let sql = command::create_on_standby(&options.name);
+    let waits = Waits { standby: true, open: Vec::new() };
+    let made = watched(replication.simple_query(&sql), &options.name, &waits);
+    let Err(error) = standby::with_snapshots(postgres, made).await else {
+        tracing::info!(slot = options.name, sql, "made the replication slot");
+        return Ok(());
+    };
+    let name = options.name.clone();
+    let Some(refusal) = error.server() else { return Err(error.into()) };
+    let said = refusal.message.clone();
+    match SqlState::from_code(&refusal.sqlstate) {
+        SqlState::DUPLICATE_OBJECT => Ok(()),
+        SqlState::CONFIGURATION_LIMIT_EXCEEDED => {
+            Err(Error::NoFreeSlot { name, source: Box::new(error) })
+        }
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => Err(Error::PrimaryWalLevel { said }),
+        SqlState::INSUFFICIENT_PRIVILEGE => {
+            let (role, what) = (server.role.clone(), format!("replication slot {name:?}"));
+            Err(Error::MayNot { role, what, said, sql: create_sql(&name) })
+        }
+        _ => Err(error.into()),
     }
 }
 
