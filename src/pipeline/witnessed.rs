@@ -6,7 +6,6 @@ use tokio::{select, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, Pipeline, at, report::telling};
-use crate::failpoint;
 
 impl Pipeline<'_> {
     /// Has the standby say, if something was read, that it is on the timeline that records are named by;
@@ -32,10 +31,7 @@ impl Pipeline<'_> {
                 () = stop.cancelled(), if give_up.is_none() => {
                     *give_up = Some(Instant::now() + *drain);
                 }
-                asked = &mut work => {
-                    failpoint::hit("witnessed");
-                    return Ok(asked?);
-                }
+                asked = &mut work => return Ok(asked?),
                 () = at(*give_up) => return Err(Error::Drain { from: stream.told() }),
                 turned = stream.turn(false) => turned?,
             }
