@@ -23,7 +23,7 @@ pub use self::{
     error::{Error, chain},
 };
 use self::{
-    missing::Missing,
+    missing::Sought,
     shown::{set_role, show},
     trouble::Trouble,
     vigil::Vigil,
@@ -116,9 +116,7 @@ pub async fn run(
         last: Progress::default(),
         identity: None,
         newest_timeline: 0,
-        slot_seen: false,
-        slot_found: None,
-        missing: None,
+        sought: Sought::default(),
         passive: false,
         looked_up: false,
         warned: BTreeSet::new(),
@@ -162,12 +160,8 @@ struct App {
     identity: Option<(u64, u32)>,
     /// The newest timeline that is known of; 0: none.
     newest_timeline: u32,
-    /// Whether this process streamed from the slot.
-    slot_seen: bool,
-    /// Where this process saw the slot last.
-    slot_found: Option<missing::Sight>,
-    /// It is waited for.
-    missing: Option<Missing>,
+    /// What is known of the slot, should it be missing.
+    sought: Sought,
     /// Whether another one did when it was last looked at, and we have not since.
     passive: bool,
     /// Whether the topics that are known beforehand were looked up.
@@ -202,10 +196,7 @@ impl App {
             self.mind_silence(&error, before);
             self.newest_timeline = self.newest_timeline.max(error.newest_timeline());
             self.vigil.inactive(false);
-            let mut pause = backoff.next(ha::random());
-            if self.missing.is_some() {
-                pause = pause.min(self.options.ha.check_interval);
-            }
+            let pause = self.paused(backoff.next(ha::random()));
             let text = chain(&error);
             self.trouble.say(&text, Role::Connecting);
             let kafka_trouble = self.producer.as_ref().and_then(Producer::trouble);
@@ -316,7 +307,7 @@ impl App {
             records.restart(ready.confirmed_flush, same_history);
         }
         // A slot that vanishes from now on is a gap, never to be made again unasked.
-        (self.slot_seen, self.passive) = (true, false);
+        (self.sought.streamed, self.passive) = (true, false);
         self.last = Progress { confirmed: ready.confirmed_flush, ..Progress::default() };
         self.status.send_modify(|status| {
             status.system_identifier = Some(identity.0.to_string());

@@ -31,9 +31,19 @@ pub struct Sight {
     pub confirmed: Lsn,
 }
 
-/// A slot that is waited for.
+/// What this process knows of the slot, should it be missing.
+#[derive(Debug, Default)]
+pub(super) struct Sought {
+    /// Whether it was streamed from: then it is never made again unasked.
+    pub(super) streamed: bool,
+    /// Where it was last.
+    found: Option<Sight>,
+    /// It is waited for.
+    missing: Option<Missing>,
+}
+
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Missing {
+struct Missing {
     since: Instant,
     /// What Kafka has, once that is known: without a slot it does not change by itself.
     last: Option<Lsn>,
@@ -47,10 +57,10 @@ impl App {
         else {
             return Err(error.into());
         };
-        let create = self.options.slot.create && !self.slot_seen;
+        let create = self.options.slot.create && !self.sought.streamed;
         // A former primary that comes back meanwhile is none the less one, though it has the slot.
         self.newest_timeline = self.newest_timeline.max(place.server.timeline);
-        let (last, asked) = match self.missing.and_then(|missing| missing.last) {
+        let (last, asked) = match self.sought.missing.and_then(|missing| missing.last) {
             Some(last) => (Some(last), true),
             None => self.last_stored(place, create).await?,
         };
@@ -82,18 +92,26 @@ impl App {
 
     /// The slot is there.
     pub(super) fn found(&mut self, session: &Session) {
-        if let Some(missing) = self.missing.take() {
+        if let Some(missing) = self.sought.missing.take() {
             let slot = &self.options.slot.name;
             let seconds = missing.since.elapsed().as_secs();
             tracing::info!(slot, seconds, "the slot that was missing is there");
         }
         let server = named(&session.host().to_string(), session.identity.timelines.current());
-        self.slot_found = Some(Sight { server, confirmed: session.ready.confirmed_flush });
+        self.sought.found = Some(Sight { server, confirmed: session.ready.confirmed_flush });
+    }
+
+    /// A slot that is waited for is looked for as often as one that is to be free.
+    pub(super) fn paused(&self, pause: Duration) -> Duration {
+        match self.sought.missing {
+            Some(_) => pause.min(self.options.ha.check_interval),
+            None => pause,
+        }
     }
 
     /// With what this process confirmed since.
     fn seen(&self) -> Option<Sight> {
-        let seen = self.slot_found.clone()?;
+        let seen = self.sought.found.clone()?;
         Some(Sight { confirmed: seen.confirmed.max(self.last.confirmed), ..seen })
     }
 
@@ -101,7 +119,7 @@ impl App {
     fn waits(&mut self, last: Option<Lsn>) -> bool {
         let wait = self.options.missing_timeout;
         let now = Instant::now();
-        let missing = self.missing.get_or_insert(Missing { since: now, last });
+        let missing = self.sought.missing.get_or_insert(Missing { since: now, last });
         missing.last = missing.last.or(last);
         wait > Duration::ZERO && now < missing.since + wait
     }
