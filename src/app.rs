@@ -9,6 +9,7 @@ mod error;
 mod missing;
 mod passive;
 mod shown;
+mod silence;
 mod trouble;
 pub mod vigil;
 
@@ -17,7 +18,6 @@ use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{select, sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::shown::now_ms;
 pub use self::{
     claim::Once,
     error::{Error, chain},
@@ -28,11 +28,11 @@ use self::{
     trouble::Trouble,
     vigil::Vigil,
 };
+pub(crate) use self::{shown::now_ms, silence::first_silence};
 use crate::{
     batch::{self, Batcher},
     encode::{self, Encoder, Source},
     failpoint, ha,
-    lsn::Lsn,
     metrics::{self, Peer},
     pg::{
         self,
@@ -129,17 +129,8 @@ pub async fn run(
     app.supervise(&stop).await
 }
 
-/// Without `wal_sender_timeout` a server may be silent for long; a minute is long.
-const SILENCE: Duration = Duration::from_secs(60);
-
 /// Why it does not stream yet.
 const TAKING: &str = "the slot is ours, the topics are being taken";
-
-/// The longest silence that is borne at first.
-pub(crate) fn first_silence(options: &Options) -> Duration {
-    let timeout = options.postgres.wal_sender_timeout;
-    if timeout.is_zero() { SILENCE } else { timeout.max(Duration::from_secs(2)) }
-}
 
 struct App {
     options: Options,
@@ -223,18 +214,6 @@ impl App {
                 ledger.open() > 0 || ledger.confirmed().lsn() > self.last.confirmed
             });
         if owed { Err(Error::Unconfirmed { from: self.last.confirmed }) } else { Ok(()) }
-    }
-
-    /// A walsender that works through a huge transaction of other tables may say nothing for
-    /// minutes: giving up on it at the same point again and again would never end.
-    fn mind_silence(&mut self, error: &Error, before: Lsn) {
-        let silent = error.silent();
-        if silent && self.last.received <= before {
-            self.silence = self.silence.saturating_mul(2);
-            tracing::info!(seconds = self.silence.as_secs(), "waiting longer for PostgreSQL");
-        } else if self.last.received > before {
-            self.silence = first_silence(&self.options);
-        }
     }
 
     /// One session, from login to its end; `Ok`: it was stopped, and all is confirmed.

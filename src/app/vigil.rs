@@ -135,8 +135,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What comes later than this is late, if nothing is said of a heartbeat's own pace.
 fn late(options: &Options, postgres: &connect::Options) -> Duration {
     // Below that even a walsender that is well may be silent.
-    let silence = super::SILENCE.min(match postgres.wal_sender_timeout {
-        Duration::ZERO => super::SILENCE,
+    let silence = super::silence::SILENCE.min(match postgres.wal_sender_timeout {
+        Duration::ZERO => super::silence::SILENCE,
         timeout => timeout,
     });
     silence.max(options.heartbeat.saturating_mul(3))
