@@ -57,6 +57,8 @@ pub fn options(who: char, transactions: Option<Transactions>) -> app::Options {
         config::load(&sources, config::Purpose::Run).expect("it is a configuration").app
     });
     let mut options = options.clone();
+    // As it is by itself with several hosts.
+    options.postgres.target = pgsluice::pg::connect::TargetSession::Primary;
     options.postgres.hosts =
         (1..=2).map(|host| Host::Tcp(format!("{who}.pg{host}"), 5432)).collect();
     options.kafka.brokers =

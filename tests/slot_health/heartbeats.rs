@@ -188,13 +188,14 @@ fn its_connection_may_be_blocked_or_broken_and_the_stream_goes_on() {
     signal("STOP", &blocked);
     world.sql("insert into t values (2)");
     kafka().wait(&world.topic(), 2, LIMIT);
+    // One that was under way may come back before.
+    eventually(LIMIT, "it is given up", || pid() != blocked);
     wait_beats(&sluice, 1.0);
-    assert_ne!(pid(), blocked, "it was given up");
     signal("CONT", &blocked);
     let broken = pid();
     world.pg.sql(&format!("select pg_terminate_backend({broken})"));
+    eventually(LIMIT, "it is made anew", || ![broken.as_str(), ""].contains(&pid().as_str()));
     wait_beats(&sluice, 2.0);
-    assert_ne!(pid(), broken, "it was made anew");
     eventually(LIMIT, "the slot is looked at", || status(&sluice)["slot_health"]["stale"] == false);
     assert_eq!(warnings(&sluice), Vec::<String>::new());
     assert_eq!(sluice.metric("pgsluice_reconnects_total", &[]), 0.0);
