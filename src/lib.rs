@@ -30,7 +30,7 @@
 //! | [`stored`] | which of our records are in the topics already |
 //! | [`status`] | what the process is doing, as `/status` shows it |
 //! | [`net`] | sockets, TLS, secrets: what both ends stand on |
-//! | [`pg`] 1–4 | the only place that knows PostgreSQL: [`pg::frame`], [`pg::copy_data`], [`pg::pgoutput`], [`pg::relations`]; around them [`pg::connect`], [`pg::slot`], [`pg::catalog`], [`pg::session`], [`pg::stream`] |
+//! | [`pg`] 1–4 | the only place that knows PostgreSQL: [`pg::frame`], [`pg::copy_data`], [`pg::pgoutput`], [`pg::relations`]; around them [`pg::connect`], [`pg::slot`], [`pg::catalog`], [`pg::session`], [`pg::stream`]; [`pg::which`] of several servers, and [`pg::witness`]: a standby's timeline |
 //! | [`route`] 5, [`encode`] 6 | from change to bytes; knows neither PostgreSQL nor Kafka |
 //! | [`batch`] 7 | one growing record batch a partition; [`batch::log`]: batches as a broker gives them back |
 //! | [`sink`] 8 | [`sink::kafka`]: broker connections, topics, the producer; [`sink::partition`]; [`sink::stdout`] |

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::missing::Sight;
+use super::missing::LastSeen;
 use crate::{
     lsn::Lsn,
     pg::{session, stream},
@@ -38,7 +38,7 @@ pub enum Error {
         /// Who answered.
         server: String,
         /// Where it was last.
-        seen: Option<Sight>,
+        seen: Option<LastSeen>,
         /// `slot.missing_timeout`.
         wait: Duration,
     },
@@ -56,7 +56,7 @@ pub enum Error {
         /// Who answered.
         server: String,
         /// Where it was last.
-        seen: Option<Sight>,
+        seen: Option<LastSeen>,
         /// Our last position.
         last: Lsn,
         /// `slot.create`.
@@ -143,11 +143,11 @@ impl Error {
 }
 
 /// As the end of a clause.
-struct Seen<'a>(&'a Option<Sight>);
+struct Seen<'a>(&'a Option<LastSeen>);
 
 impl fmt::Display for Seen<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(Sight { server, confirmed }) = self.0 else { return Ok(()) };
+        let Some(LastSeen { server, confirmed }) = self.0 else { return Ok(()) };
         write!(f, " (seen last on {server}, where {confirmed} was confirmed)")
     }
 }

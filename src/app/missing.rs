@@ -24,7 +24,7 @@ use crate::{
 
 /// Where the slot was, and how far.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Sight {
+pub struct LastSeen {
     /// The server, and its timeline.
     pub server: String,
     /// What was confirmed there last.
@@ -37,7 +37,7 @@ pub(super) struct Sought {
     /// Whether it was streamed from: then it is never made again unasked.
     pub(super) streamed: bool,
     /// Where it was last.
-    found: Option<Sight>,
+    found: Option<LastSeen>,
     /// It is waited for.
     missing: Option<Missing>,
 }
@@ -98,7 +98,7 @@ impl App {
             tracing::info!(slot, seconds, "the slot that was missing is there");
         }
         let server = named(&session.host().to_string(), session.identity.timelines.current());
-        self.sought.found = Some(Sight { server, confirmed: session.ready.confirmed_flush });
+        self.sought.found = Some(LastSeen { server, confirmed: session.ready.confirmed_flush });
     }
 
     /// A slot that is waited for is looked for as often as one that is to be free.
@@ -110,9 +110,9 @@ impl App {
     }
 
     /// With what this process confirmed since.
-    fn seen(&self) -> Option<Sight> {
+    fn seen(&self) -> Option<LastSeen> {
         let seen = self.sought.found.clone()?;
-        Some(Sight { confirmed: seen.confirmed.max(self.last.confirmed), ..seen })
+        Some(LastSeen { confirmed: seen.confirmed.max(self.last.confirmed), ..seen })
     }
 
     /// Whether it is to be waited for still.

@@ -9,13 +9,19 @@
 
 use std::{convert::Infallible, pin::pin, time::Duration};
 
-use tokio::{select, time::sleep};
+use tokio::{
+    select,
+    time::{sleep, timeout},
+};
 use tokio_postgres::{Client, error::SqlState};
 
 use super::command::quoted;
-use crate::pg::{
-    catalog::{self, field},
-    connect::{self, Sql, TargetSession},
+use crate::{
+    net,
+    pg::{
+        catalog::{self, field},
+        connect::{self, Sql, TargetSession},
+    },
 };
 
 /// What a person should know of the standby's settings.
@@ -122,9 +128,13 @@ async fn once(options: &connect::Options, sql: &mut Option<Sql>) -> Result<Word,
         *sql = Some(connect::sql_at_any(options).await?);
     }
     let Some(sql) = sql else { return Ok(Word::MayNot) }; // it was opened
-    match sql.simple_query("SELECT pg_log_standby_snapshot()").await {
-        Ok(_) => Ok(Word::Asked),
-        Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => Ok(Word::MayNot),
-        Err(error) => Err(sql.judge(error)),
+    let after = options.tcp.connect_timeout;
+    match timeout(after, sql.simple_query("SELECT pg_log_standby_snapshot()")).await {
+        Ok(Ok(_)) => Ok(Word::Asked),
+        Ok(Err(error)) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+            Ok(Word::MayNot)
+        }
+        Ok(Err(error)) => Err(sql.judge(error)),
+        Err(_) => Err(net::Error::Timeout { to: "the primary".to_owned(), after }.into()),
     }
 }
