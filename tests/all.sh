@@ -36,10 +36,16 @@ done
 
 part format 60 cargo fmt --check
 lint() { cargo clippy --locked --all-targets -- -D warnings && cargo clippy --locked --all-targets --all-features -- -D warnings; }
-# One build for both features, of its own, as everything in it is optimised a little: it has to be quick.
+# One build for both features, of its own, as everything in it is optimised a little: it has to be quick. The crates that
+# others made are those of the tests' build, so they are taken over from there.
 featured() { # CARGO'S ARGUMENTS...
   CARGO_PROFILE_DEV_OPT_LEVEL=1 CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}/featured \
     cargo test --locked --no-fail-fast --features failpoints,sim "$@"
+}
+seed() {
+  local from=${CARGO_TARGET_DIR:-target}/debug to=${CARGO_TARGET_DIR:-target}/featured/debug
+  [ ! -e "$to" ] || return 0
+  mkdir -p "$to" && cp -a "$from/.fingerprint" "$from/build" "$from/deps" "$to/" || rm -rf "$to"
 }
 ahead() { # what is built while tests wait for servers; what fails here fails there again
   nice -n 19 bash -c 'featured --no-run --test once --test sim'
@@ -59,6 +65,7 @@ tests() { # what needs a feature runs by itself, so that all else is the binary 
     [[ " $BESIDE sim " == *" $name "* ]] || others+=("$name")
   done
   cargo test --locked --no-run || return
+  seed
   ahead >"$LOG/ahead" 2>&1 &
   lane $BESIDE >"$LOG/beside" 2>&1 & beside=$!
   cargo test --locked --no-fail-fast --lib --bins --examples || code=$?
@@ -70,7 +77,7 @@ tests() { # what needs a feature runs by itself, so that all else is the binary 
   wait $beside || code=$?
   return $code
 }
-export -f lint featured ahead lane tests
+export -f lint featured seed ahead lane tests
 part lint 1200 bash -c lint
 part doc 1200 env RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --quiet
 part supply 300 tests/supply.sh
