@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::missing::LastSeen;
+use super::missing::{LastSeen, Unasked};
 use crate::{
     lsn::Lsn,
     pg::{session, stream},
@@ -28,9 +28,9 @@ pub enum Error {
     },
     /// There is no slot, and there was one: whoever keeps slots on standbys may bring it yet.
     #[error(
-        "replication slot {slot:?} does not exist on {server}, and it was there before{}: for \
-         slot.missing_timeout ({}) it is waited for, as it may be brought there yet",
-        Seen(.seen), Span(*.wait)
+        "replication slot {slot:?} does not exist on {server}, and {} for slot.missing_timeout ({}) it is \
+         waited for, as it may be brought there yet",
+        Before(.seen, .unasked), Span(*.wait)
     )]
     Missing {
         /// Its name.
@@ -39,6 +39,8 @@ pub enum Error {
         server: String,
         /// Where it was last.
         seen: Option<LastSeen>,
+        /// Kafka could not be asked whether it was ever there.
+        unasked: Option<Unasked>,
         /// `slot.missing_timeout`.
         wait: Duration,
     },
@@ -142,6 +144,22 @@ impl Error {
     }
 }
 
+/// Whether it was there before, as a clause.
+struct Before<'a>(&'a Option<LastSeen>, &'a Option<Unasked>);
+
+impl fmt::Display for Before<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self(None, Some(Unasked { why, sql })) => write!(
+                f,
+                "whether it was there before is not known, as Kafka does not say: {why}. If this is the \
+                 first start, make it: {sql}. Else"
+            ),
+            Self(seen, _) => write!(f, "it was there before{}:", Seen(seen)),
+        }
+    }
+}
+
 /// As the end of a clause.
 struct Seen<'a>(&'a Option<LastSeen>);
 
@@ -178,4 +196,46 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_a_slot_was_there_is_said_only_where_it_is_known() {
+        let sql = "SELECT pg_create_logical_replication_slot('s', 'pgoutput')";
+        let why = "broker kafka1:9092 does not answer".to_owned();
+        let unasked = Some(Unasked { why, sql: sql.to_owned() });
+        let server = "pg1 (timeline 2)".to_owned();
+        let confirmed = "0/10".parse().unwrap();
+        let text = |seen: Option<LastSeen>, unasked| {
+            let wait = Duration::from_secs(30);
+            let (slot, server) = ("s".to_owned(), server.clone());
+            Error::Missing { slot, server, seen, unasked, wait }.to_string()
+        };
+        let seen = Some(LastSeen { server: "pg0 (timeline 1)".to_owned(), confirmed });
+        let here = "replication slot \"s\" does not exist on pg1 (timeline 2), and ";
+        let wait =
+            "for slot.missing_timeout (30s) it is waited for, as it may be brought there yet";
+        for (seen, unasked, between) in [
+            (None, None, "it was there before: ".to_owned()),
+            (
+                seen,
+                unasked.clone(),
+                "it was there before (seen last on pg0 (timeline 1), where 0/10 was confirmed): "
+                    .to_owned(),
+            ),
+            (
+                None,
+                unasked,
+                format!(
+                    "whether it was there before is not known, as Kafka does not say: broker \
+                     kafka1:9092 does not answer. If this is the first start, make it: {sql}. Else "
+                ),
+            ),
+        ] {
+            assert_eq!(text(seen, unasked), format!("{here}{between}{wait}"));
+        }
+    }
 }

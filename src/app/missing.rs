@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
 
-use super::{App, Error};
+use super::{App, Error, chain};
 use crate::{
     lease::Lease,
     lsn::Lsn,
@@ -29,6 +29,15 @@ pub struct LastSeen {
     pub server: String,
     /// What was confirmed there last.
     pub confirmed: Lsn,
+}
+
+/// Kafka could not be asked what was there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Unasked {
+    /// Why not.
+    pub why: String,
+    /// What makes a first slot.
+    pub sql: String,
 }
 
 /// What this process knows of the slot, should it be missing.
@@ -60,9 +69,12 @@ impl App {
         let create = self.options.slot.create && !self.sought.streamed;
         // A former primary that comes back meanwhile is none the less one, though it has the slot.
         self.newest_timeline = self.newest_timeline.max(place.server.timeline);
-        let (last, asked) = match self.sought.missing.and_then(|missing| missing.last) {
-            Some(last) => (Some(last), true),
-            None => self.last_stored(place, create).await?,
+        let (last, unasked) = match self.sought.missing.and_then(|missing| missing.last) {
+            Some(last) => (Some(last), None),
+            None => match self.last_stored(place, create).await? {
+                Ok(last) => (last, None),
+                Err(why) => (None, Some(Unasked { why, sql: sql.clone() })),
+            },
         };
         let server = named(&place.host, place.server.timeline);
         let (slot, seen) = (name.clone(), self.seen());
@@ -74,10 +86,10 @@ impl App {
             return Err(Error::Elsewhere { slot, host, elsewhere, sql });
         }
         // If Kafka did not say, it may have been there.
-        let was_there = last.is_some() || seen.is_some() || !asked;
+        let was_there = last.is_some() || seen.is_some() || unasked.is_some();
         if was_there && !self.accept_gap && self.waits(last) {
             let wait = self.options.missing_timeout;
-            return Err(Error::Missing { slot, server, seen, wait });
+            return Err(Error::Missing { slot, server, seen, unasked, wait });
         }
         match last {
             None if create => Ok(()),
@@ -124,12 +136,12 @@ impl App {
         wait > Duration::ZERO && now < missing.since + wait
     }
 
-    /// Our last position that Kafka knows of, and whether it was asked.
+    /// Our last position that Kafka knows of, or why it could not be asked.
     async fn last_stored(
         &mut self,
         place: &slot::Place,
         create: bool,
-    ) -> Result<(Option<Lsn>, bool), Error> {
+    ) -> Result<Result<Option<Lsn>, String>, Error> {
         let claim = self.claim_at(&place.server, Lsn::ZERO, false, Lease::new(Default::default()));
         let names = self.topics_of(&place.published).into_iter().map(Arc::from).collect();
         let limit = self.options.kafka.request_timeout;
@@ -141,15 +153,18 @@ impl App {
             }
         };
         let found = if create {
-            Some(looked.await?)
+            looked.await?
         } else {
             // Only to say more: it is missing in any case.
-            timeout(limit, looked).await.ok().and_then(Result::ok)
+            match timeout(limit, looked).await {
+                Ok(Ok(found)) => found,
+                Ok(Err(error)) => return Ok(Err(chain(&error))),
+                Err(_) => return Ok(Err("it did not answer in time".to_owned())),
+            }
         };
-        let Some(found) = found else { return Ok((None, false)) };
         let noted = found.notes.iter().flatten().map(|one| one.note.position);
         let named = found.newest.iter().map(|(_, commit)| commit.next());
-        Ok((noted.chain(named).max(), true))
+        Ok(Ok(noted.chain(named).max()))
     }
 }
 
