@@ -4,12 +4,14 @@ use std::{
     io::{self, IsTerminal as _, Write as _},
     panic, process,
     sync::Arc,
+    time::Duration,
 };
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -143,6 +145,10 @@ fn save_memory() {
     let _ = rustix::thread::disable_transparent_huge_pages(true);
 }
 
+/// What comes so soon after the first signal is the same one again: `timeout` tells a process and then its group, and
+/// Ctrl-C reaches a process by the terminal and by what started it.
+const ECHO: Duration = Duration::from_millis(200);
+
 /// One thread for the whole path. The first SIGTERM or SIGINT asks to stop, the second ends at once.
 fn block_on(work: impl AsyncFnOnce(CancellationToken) -> Exit) -> Exit {
     save_memory();
@@ -178,9 +184,18 @@ async fn signals(stop: &CancellationToken) -> Exit {
     next().await;
     tracing::info!("asked to stop: draining; once more to stop at once");
     stop.cancel();
-    next().await;
+    again(next).await;
     tracing::warn!("stopped at once: what was not confirmed will be sent again");
     Exit::Drain
+}
+
+/// Whoever asks once more, and is no [`ECHO`].
+async fn again(mut next: impl AsyncFnMut()) {
+    let asked = Instant::now();
+    next().await;
+    while asked.elapsed() < ECHO {
+        next().await;
+    }
 }
 
 /// A panic is a bug of ours: it is logged as such and ends the whole process, so that nothing goes
@@ -192,4 +207,23 @@ fn report_panics() {
         tracing::error!("a bug in pgsluice; please report it with the lines above");
         process::exit(i32::from(Exit::Software.code()));
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::sleep;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_that_comes_twice_at_once_is_one() {
+        let begin = Instant::now();
+        let mut pauses = [0, 50, 120, 400, 1].into_iter().map(Duration::from_millis);
+        again(async || match pauses.next() {
+            Some(pause) => sleep(pause).await,
+            None => std::future::pending().await,
+        })
+        .await;
+        assert_eq!(begin.elapsed(), Duration::from_millis(570));
+    }
 }

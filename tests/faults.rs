@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use case::{Case, LIMIT};
 use load::{Chance, Writer};
 use serde_json::Value;
-use support::{Kafka, Mode, Pgsluice, Ports, Postgres, Proxy, eventually};
+use support::{Kafka, Mode, Pgsluice, Ports, Postgres, Proxy, eventually, eventually_some};
 
 const PORTS: Ports = Ports::FAULTS;
 
