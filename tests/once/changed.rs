@@ -1,11 +1,15 @@
 //! Another configuration than that of the process before.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::OnceLock,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
-use crate::support::Record;
+use crate::support::{Postgres, Record};
 use crate::world::{
-    ALL, End, FIRST, SECOND, World, at_once, both, first_of, is_each_once, kafka, ours, postgres,
-    rows_of,
+    ALL, End, FIRST, LIMIT, PORTS, SECOND, World, at_once, both, first_of, is_each_once, kafka,
+    ours, postgres, rows_of,
 };
 
 #[test]
@@ -40,6 +44,49 @@ fn in_every_compression_and_with_the_commits_time_each_row_is_stored_once() {
         let (left_out, _) = world.second(&[&set(next), "kafka.timestamp=commit"]);
         assert_eq!(left_out, world.unconfirmed());
         is_each_once(&world.rows(&world.topic("t")), ALL, &world);
+    });
+}
+
+/// The list is part of the names, as other publications number the rows of a transaction in another way. So what was not
+/// confirmed comes again under other names, and only that.
+#[test]
+fn with_another_list_of_publications_what_was_not_confirmed_comes_again() {
+    both("publications", &["t"], |world| {
+        world.sql("create table u(id int); create publication other for table t, u");
+        world.first(&[]);
+        let (left_out, log) = world.second(&[r#"publication.name=["p", "other"]"#]);
+        assert_eq!(left_out, 0);
+        let mut rows = rows_of(&ours(&world.topic("t")));
+        let stored = rows.len();
+        rows.dedup();
+        is_each_once(&rows, ALL, world);
+        assert_eq!(stored, ALL.len() + world.unconfirmed(), "{log}");
+    });
+}
+
+/// PostgreSQL's clock is three days behind, as if everybody had been away for so long. With such times retention might
+/// delete records as soon as they are stored, and a broker forget who wrote them.
+#[test]
+fn a_backlog_that_is_days_old_is_stored_once_and_with_the_time_of_sending() {
+    static SERVER: OnceLock<Postgres> = OnceLock::new();
+    let behind = SERVER.get_or_init(|| Postgres::start(17, PORTS.postgres(9), &["clock=-3d"]));
+    kafka();
+    at_once([End::Stopped, End::Killed], |end| {
+        let world = World::on(behind, "aged", end, &["t"]);
+        let sets = ["kafka.timestamp=commit"];
+        world.first(&sets);
+        let (left_out, _) = world.second(&sets);
+        assert_eq!(left_out, world.unconfirmed());
+        let mut sluice = world.start(&sets);
+        world.write(ALL.end..ALL.end + 4);
+        world.wait_confirmed(&mut sluice);
+        assert_eq!(sluice.metric("pgsluice_stale_timestamps_total", &[]), 4.0);
+        assert_eq!(sluice.stop(LIMIT), 0, "{}", sluice.log());
+        let records = ours(&world.topic("t"));
+        is_each_once(&rows_of(&records), 0..ALL.end + 4, &world);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
+        let oldest = records.iter().map(|one| now - one.timestamp).max().unwrap();
+        assert!(oldest < 86_400_000, "{oldest} ms old, by its time");
     });
 }
 

@@ -49,6 +49,7 @@ pub struct World {
     pub end: End,
     /// From us to PostgreSQL.
     pub proxy: Proxy,
+    postgres: &'static Postgres,
     tables: &'static [&'static str],
     admin: u16,
 }
@@ -56,11 +57,21 @@ pub struct World {
 impl World {
     /// With tables, a publication of all of them and the slot.
     pub fn new(name: &str, end: End, tables: &'static [&'static str]) -> Self {
+        Self::on(postgres(), name, end, tables)
+    }
+
+    /// The same on another server.
+    pub fn on(
+        postgres: &'static Postgres,
+        name: &str,
+        end: End,
+        tables: &'static [&'static str],
+    ) -> Self {
         let name = format!("{name}_{end:?}").to_lowercase();
-        postgres().database(&name);
-        let _ = postgres().try_sql("postgres", "create role cdc_user login replication");
-        let world =
-            Self { slot: name.clone(), name, end, proxy: proxy(), tables, admin: take_admin() };
+        postgres.database(&name);
+        let _ = postgres.try_sql("postgres", "create role cdc_user login replication");
+        let (slot, proxy, admin) = (name.clone(), proxy(postgres), take_admin());
+        let world = Self { name, slot, end, proxy, postgres, tables, admin };
         for table in tables {
             world.sql(&format!("create table {table}(id int primary key, k int, a text)"));
         }
@@ -72,29 +83,25 @@ impl World {
     /// Another pipeline of the same tables, into the same topics.
     pub fn beside(&self) -> Self {
         let slot = format!("{}_b", self.slot);
-        let Self { ref name, end, tables, .. } = *self;
-        let world =
-            Self { name: name.clone(), slot, end, proxy: proxy(), tables, admin: take_admin() };
+        let world = self.with_slot(slot);
         world.make_slot();
         world
     }
 
     /// For another instance of the same pipeline.
     pub fn again(&self) -> Self {
-        let Self { ref name, ref slot, end, tables, .. } = *self;
-        Self {
-            name: name.clone(),
-            slot: slot.clone(),
-            end,
-            proxy: proxy(),
-            tables,
-            admin: take_admin(),
-        }
+        self.with_slot(self.slot.clone())
+    }
+
+    fn with_slot(&self, slot: String) -> Self {
+        let Self { ref name, end, postgres, tables, .. } = *self;
+        let (name, proxy, admin) = (name.clone(), proxy(postgres), take_admin());
+        Self { name, slot, end, proxy, postgres, tables, admin }
     }
 
     #[track_caller]
     pub fn sql(&self, text: &str) -> String {
-        postgres().sql_in(&self.name, text)
+        self.postgres.sql_in(&self.name, text)
     }
 
     pub fn make_slot(&self) {
@@ -249,8 +256,8 @@ pub fn first_of(worlds: &[&World], sets: &[&str]) {
     }
 }
 
-fn proxy() -> Proxy {
-    Proxy::start(0, &format!("127.0.0.1:{}", postgres().port()))
+fn proxy(postgres: &Postgres) -> Proxy {
+    Proxy::start(0, &format!("127.0.0.1:{}", postgres.port()))
 }
 
 /// A thread each.
