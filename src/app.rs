@@ -186,7 +186,7 @@ impl App {
             }
             self.mind_silence(&error, before);
             self.newest_timeline = self.newest_timeline.max(error.newest_timeline());
-            self.vigil.inactive(false);
+            self.vigil.inactive(None);
             let pause = self.paused(backoff.next(ha::random()));
             let text = chain(&error);
             self.trouble.say(&text, Role::Connecting);

@@ -109,7 +109,7 @@ impl Standbys {
             let watched = async {
                 match &aim {
                     Aim::Active(source) => self.watch(source).await,
-                    Aim::Away | Aim::Passive => {
+                    Aim::Away | Aim::Passive(_) => {
                         self.forget();
                         std::future::pending().await
                     }
