@@ -291,6 +291,7 @@ impl App {
         self.status.send_modify(|status| {
             status.system_identifier = Some(identity.0.to_string());
             status.timeline = Some(identity.1);
+            status.confirmed.lsn = ready.confirmed_flush;
         });
     }
 

@@ -1,6 +1,6 @@
 //! A standby that cannot be streamed from as it is: why, and what mends it.
 
-use crate::bed::{Bed, LIMIT, is, warnings};
+use crate::bed::{Bed, LIMIT, is, status, warnings};
 use crate::support::{Postgres, eventually, postgres::alone};
 
 const CREATE: [&str; 1] = ["slot.create=true"];
@@ -30,6 +30,8 @@ fn one() {
     assert!(line.contains("all replication slots are in use"), "{line}");
     standby.sql("select pg_drop_replication_slot('taken')");
     is(&mut sluice, "streaming");
+    let confirmed = status(&sluice).unwrap()["confirmed"]["lsn"].clone();
+    assert!(confirmed.is_string() && confirmed != "0/0", "{confirmed}");
     bed.insert(primary, 0..10);
     bed.wait_confirmed(standby, primary);
 
