@@ -186,7 +186,7 @@ impl App {
             }
             self.mind_silence(&error, before);
             self.newest_timeline = self.newest_timeline.max(error.newest_timeline());
-            self.vigil.inactive(false);
+            self.vigil.inactive(None);
             let pause = self.paused(backoff.next(ha::random()));
             let text = chain(&error);
             self.trouble.say(&text, Role::Connecting);
@@ -291,6 +291,7 @@ impl App {
         self.status.send_modify(|status| {
             status.system_identifier = Some(identity.0.to_string());
             status.timeline = Some(identity.1);
+            status.confirmed.lsn = ready.confirmed_flush;
         });
     }
 

@@ -16,3 +16,5 @@ mod life;
 #[path = "standby/lost.rs"]
 mod lost;
 mod support;
+#[path = "standby/unmade.rs"]
+mod unmade;

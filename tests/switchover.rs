@@ -16,4 +16,6 @@ mod missing;
 mod pair;
 #[path = "switchover/planned.rs"]
 mod planned;
+#[path = "switchover/reasons.rs"]
+mod reasons;
 mod support;

@@ -40,9 +40,10 @@ impl App {
     async fn turn(&mut self, session: &mut Session) -> Result<Taken, Error> {
         let Self { options, status, lock, supersede, trouble, passive, producer, vigil, .. } = self;
         let kafka = producer.as_ref().map(Producer::waiting);
+        let host = session.host().clone();
         let mut seen = |active: &slot::Active| {
             *passive = true;
-            vigil.inactive(true);
+            vigil.inactive(Some(&host));
             let text = ha::described(&options.slot.name, active);
             trouble.say(&text, Role::Passive);
             let kafka_trouble = kafka.as_ref().and_then(Waiting::prepare);

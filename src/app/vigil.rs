@@ -48,8 +48,8 @@ pub struct Options {
 pub(super) enum Aim {
     /// There is nobody to ask.
     Away,
-    /// Another instance streams.
-    Passive,
+    /// Another instance streams, from the slot of this server.
+    Passive(Host),
     /// We do.
     Active(Box<Source>),
 }
@@ -109,9 +109,10 @@ impl Vigil {
         self.aim.send_replace(Aim::Active(Box::new(source)));
     }
 
-    /// It is over; `passive`: another instance has the slot.
-    pub(super) fn inactive(&self, passive: bool) {
-        let aim = if passive { Aim::Passive } else { Aim::Away };
+    /// It is over. `passive`: another instance has the slot, which is there. Of several servers that
+    /// would do, others may not have it.
+    pub(super) fn inactive(&self, passive: Option<&Host>) {
+        let aim = passive.cloned().map_or(Aim::Away, Aim::Passive);
         self.aim.send_if_modified(|now| {
             let other = *now != aim;
             *now = aim;

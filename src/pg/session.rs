@@ -208,7 +208,8 @@ impl Session {
             // Only costs CPU if it cannot be set.
             let _ = socket.set_low_watermark(start.options.low_watermark);
         }
-        let stream = ReplicationStream::new(socket, &received, publications, start);
+        let begun = self.ready.confirmed_flush;
+        let stream = ReplicationStream::new(socket, &received, publications, begun, start);
         (stream, self.catalog, self.identity.timelines)
     }
 

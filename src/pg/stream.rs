@@ -100,6 +100,8 @@ pub struct ReplicationStream<S = net::Stream> {
     received: Lsn,
     confirmed: Lsn,
     told: Lsn,
+    /// Where the slot stood when the stream began.
+    begun: Lsn,
     bytes: u64,
     reads: u64,
     lease: Lease,
@@ -109,9 +111,15 @@ pub struct ReplicationStream<S = net::Stream> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
     /// Takes over a socket on which `START_REPLICATION` was answered; `received` was read from it
-    /// already.
+    /// already. `begun` is where the slot stands: the server knows that all below is stored.
     #[must_use]
-    pub fn new(socket: S, received: &[u8], publications: &[String], start: Start<'_>) -> Self {
+    pub fn new(
+        socket: S,
+        received: &[u8],
+        publications: &[String],
+        begun: Lsn,
+        start: Start<'_>,
+    ) -> Self {
         let Start { options, max_message, silence, lease } = start;
         let now = Instant::now();
         Self {
@@ -132,6 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
             received: Lsn::ZERO,
             confirmed: Lsn::ZERO,
             told: Lsn::ZERO,
+            begun,
             bytes: 0,
             reads: 1, // that of `received`
             lease,
@@ -176,10 +185,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReplicationStream<S> {
         self.received
     }
 
-    /// The position that the server was last told.
+    /// The position that the server was last told: at first the slot's own.
     #[must_use]
-    pub const fn told(&self) -> Lsn {
-        self.told
+    pub fn told(&self) -> Lsn {
+        self.told.max(self.begun)
     }
 
     /// Bytes read since the last call.
@@ -407,7 +416,7 @@ mod tests {
             silence: Duration::from_secs(15),
             lease: Lease::new(Duration::ZERO),
         };
-        (server, ReplicationStream::new(client, &[], &["p".to_owned()], start))
+        (server, ReplicationStream::new(client, &[], &["p".to_owned()], Lsn::new(7), start))
     }
 
     fn message(tag: u8, body: &[u8]) -> Vec<u8> {
@@ -431,6 +440,17 @@ mod tests {
 
     fn confirmed(at: u64) -> Confirmed {
         Ledger::new(Lsn::new(at)).confirmed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_the_slot_has_is_known_to_the_server_from_the_beginning() {
+        let (mut server, mut stream) = stream();
+        assert_eq!(stream.told(), Lsn::new(7));
+        tokio::select! {
+            ended = stream.turn(true) => panic!("{ended:?}"),
+            (flushed, _) = status(&mut server) => assert_eq!(flushed, 0), // which says nothing
+        }
+        assert_eq!(stream.told(), Lsn::new(7));
     }
 
     #[tokio::test(start_paused = true)]

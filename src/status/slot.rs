@@ -64,6 +64,8 @@ pub struct Standby {
     pub ready: bool,
     /// Why not.
     pub reason: Option<String>,
+    /// What else should be done for it.
+    pub advice: Option<String>,
     /// Whether the slot is there.
     pub present: bool,
     /// Whether PostgreSQL keeps it up to date (17+).

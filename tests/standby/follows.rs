@@ -1,6 +1,6 @@
 //! A standby that follows the promotion of another one: its walsender streams on, and says nothing of it.
 
-use crate::bed::{Bed, LIMIT, is, row, timeline};
+use crate::bed::{Bed, LIMIT, is, row, status, timeline};
 use crate::support::{Postgres, eventually};
 
 #[test]
@@ -22,6 +22,7 @@ fn a_standby_that_follows_another_promotion_is_streamed_from_on_its_new_timeline
     is(&mut sluice, "streaming");
     bed.insert(old, 50..100);
     bed.wait_confirmed(ours, old);
+    sees_the_slot(&bed, &servers);
 
     // Killed, so that not all that it wrote must be there; but the rows are.
     let now = old.sql("select pg_current_wal_insert_lsn()");
@@ -61,6 +62,17 @@ fn a_standby_that_follows_another_promotion_is_streamed_from_on_its_new_timeline
     }
     any.wait_log(LIMIT, &["WARN", "from timeline 2 to 3", "promoted, and is a primary now"]);
     assert_eq!(any.stop(LIMIT), 0, "{}", any.log());
+}
+
+/// Who waits for the slot looks at it where it is, and not at the first server that would do.
+fn sees_the_slot(bed: &Bed, servers: &[&Postgres]) {
+    let mut passive = bed.spawn(servers, "standby", &[]);
+    is(&mut passive, "passive");
+    eventually(LIMIT, "it sees the slot", || {
+        let health = status(&passive).unwrap_or_default()["slot_health"].clone();
+        health["restart_lsn"].is_string() && health["stale"] == false
+    });
+    assert_eq!(passive.stop(LIMIT), 0, "{}", passive.log());
 }
 
 /// From now on `standby` gets its WAL from `from`.

@@ -65,20 +65,42 @@ pub(super) struct Concerns {
     rank: u8,
     tight: bool,
     large: bool,
+    causes: Causes,
+}
+
+/// Why the slot keeps more than `slot.warn_retained`, as far as it was said.
+#[derive(Debug, Default)]
+struct Causes {
+    stream: bool,
+    /// The transaction that was named last.
+    holder: Option<String>,
+}
+
+impl Causes {
+    /// Whether it is another one than was said. That nobody holds the slot is not: it is over soon.
+    fn is_new(&mut self, health: &Health, holder: Option<&Oldest>) -> bool {
+        if behind(health) {
+            return !std::mem::replace(&mut self.stream, true);
+        }
+        let Some(Oldest { xid, .. }) = holder else { return false };
+        self.holder.replace(xid.clone()).as_ref() != Some(xid)
+    }
 }
 
 impl Concerns {
     pub(super) const fn new(slot: String, warn_retained: u64) -> Self {
-        Self { slot, warn_retained, rank: 0, tight: false, large: false }
+        let causes = Causes { stream: false, holder: None };
+        Self { slot, warn_retained, rank: 0, tight: false, large: false, causes }
     }
 
     /// `held`: by the oldest transaction.
     pub(super) fn judge(&mut self, health: &Health, hold: &Hold, held: bool) -> Vec<Word> {
-        let why = why(health, hold.oldest.as_ref().filter(|_| held));
+        let holder = hold.oldest.as_ref().filter(|_| held);
+        let why = why(health, holder);
         let words = [
             self.wal_status(health, &why),
             self.safe_wal_size(health, hold, &why),
-            self.retained(health, &why),
+            self.retained(health, holder, &why),
         ];
         words.into_iter().flatten().collect()
     }
@@ -133,14 +155,21 @@ impl Concerns {
         })
     }
 
-    fn retained(&mut self, health: &Health, why: &str) -> Option<Word> {
+    fn retained(&mut self, health: &Health, holder: Option<&Oldest>, why: &str) -> Option<Word> {
         let (slot, retained, limit) = (&self.slot, health.retained_bytes, self.warn_retained);
-        if !self.large && limit > 0 && retained > limit {
-            self.large = true;
-            return Some(Word::Warn(format!(
-                "replication slot {slot:?} keeps {retained} bytes of WAL, more than \
-                 slot.warn_retained ({limit}): {why}"
-            )));
+        if limit > 0 && retained > limit {
+            let first = !std::mem::replace(&mut self.large, true);
+            if first {
+                self.causes = Causes::default();
+            }
+            let new = self.causes.is_new(health, holder);
+            let now = if first { "" } else { ", and now for another reason" };
+            return (first || new).then(|| {
+                Word::Warn(format!(
+                    "replication slot {slot:?} keeps {retained} bytes of WAL, more than \
+                     slot.warn_retained ({limit}){now}: {why}"
+                ))
+            });
         }
         let over = self.large && retained <= limit / 4 * 3;
         self.large &= !over;
@@ -150,9 +179,14 @@ impl Concerns {
     }
 }
 
+/// Whether it is the stream that does not come on.
+const fn behind(health: &Health) -> bool {
+    health.unconfirmed_bytes > health.retained_bytes / 2
+}
+
 /// Why the slot keeps so much.
 fn why(health: &Health, holder: Option<&Oldest>) -> String {
-    if health.unconfirmed_bytes > health.retained_bytes / 2 {
+    if behind(health) {
         return format!(
             "{} bytes of it are not confirmed, so it is the stream that is behind",
             health.unconfirmed_bytes
@@ -219,6 +253,28 @@ mod tests {
         assert_eq!(concerns.judge(&health(80 * MB), &held, true), []);
         one(&concerns.judge(&health(75 * MB), &held, true), false, &["no more"]);
         one(&concerns.judge(&health(101 * MB), &held, false), true, &["every 15 s"]);
+    }
+
+    #[test]
+    fn another_cause_is_said_once_while_the_warning_stands() {
+        let mut concerns = Concerns::new("s".into(), 100 * MB);
+        let mut judge = |retained, unconfirmed, xid: Option<&str>| {
+            let health = Health { unconfirmed_bytes: unconfirmed * MB, ..health(retained * MB) };
+            concerns.judge(&health, &hold(None, xid.map(transaction)), xid.is_some())
+        };
+        one(&judge(101, 100, None), true, &["the stream that is behind"]);
+        assert_eq!(judge(102, 100, Some("1")), []);
+        one(&judge(103, 0, Some("1")), true, &["now for another reason: it is held", "4711"]);
+        assert_eq!(judge(104, 0, Some("1")), []);
+        assert_eq!(judge(104, 0, None), []); // which is over soon
+        assert_eq!(judge(104, 0, Some("1")), []);
+        assert_eq!(judge(104, 100, None), []); // was said
+        one(&judge(105, 0, Some("2")), true, &["for another reason", "slot.warn_retained"]);
+        assert_eq!(judge(90, 0, Some("3")), []); // less than is warned of
+        one(&judge(10, 0, None), false, &["no more"]);
+        let words = judge(101, 100, None);
+        one(&words, true, &["the stream that is behind"]);
+        assert!(!format!("{words:?}").contains("another reason"), "{words:?}");
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Standbys {
             let watched = async {
                 match &aim {
                     Aim::Active(source) => self.watch(source).await,
-                    Aim::Away | Aim::Passive => {
+                    Aim::Away | Aim::Passive(_) => {
                         self.forget();
                         std::future::pending().await
                     }
@@ -192,14 +192,16 @@ impl Standbys {
             }
             Say::Over => tracing::info!("{begin} could go on with replication slot {slot:?} again"),
         }
-        if unready.is_none()
-            && let Some(sql) = copy.unsynchronized(primary)
-            && self.advised.insert(sql.clone())
-        {
-            tracing::warn!(
+        let advice = copy.unsynchronized(primary).filter(|_| unready.is_none()).map(|sql| {
+            format!(
                 "what standby {host} does not have may be streamed before it does, and such rows would be \
-                 in Kafka only, were it promoted then. To have the stream wait for it: {sql}"
-            );
+                 in Kafka only, were it promoted then. To have the stream wait for it, on the primary: {sql}"
+            )
+        });
+        if let Some(advice) = &advice
+            && self.advised.insert(advice.clone())
+        {
+            tracing::warn!("{advice}");
         }
         let behind = copy.behind(primary);
         metrics::standby(host, Some((unready.is_none(), behind)));
@@ -207,6 +209,7 @@ impl Standbys {
             host: host.to_owned(),
             ready: unready.is_none(),
             reason: why,
+            advice,
             present: copy.present,
             synced: copy.synced,
             temporary: copy.temporary,

@@ -132,7 +132,7 @@ impl Task {
     fn turn_to(&mut self, aim: &Aim) {
         let session = match aim {
             Aim::Active(source) => source.session,
-            Aim::Away | Aim::Passive => 0,
+            Aim::Away | Aim::Passive(_) => 0,
         };
         if std::mem::replace(&mut self.session, session) != session {
             self.beat.restart(Instant::now());
@@ -148,12 +148,12 @@ impl Task {
     async fn attend(&mut self, aim: &Aim) -> Gone {
         let opened = match aim {
             Aim::Away => return std::future::pending().await,
-            Aim::Passive => connect::sql_at_any(&self.postgres).await,
+            Aim::Passive(host) => connect::sql(&self.postgres, host).await,
             Aim::Active(source) => connect::sql(&self.postgres, &source.host).await,
         };
         let source = match aim {
             Aim::Active(source) => Some(&**source),
-            Aim::Away | Aim::Passive => None,
+            Aim::Away | Aim::Passive(_) => None,
         };
         let attended = match opened {
             Ok(sql) => self.turns(&sql, source).await,

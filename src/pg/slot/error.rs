@@ -190,12 +190,15 @@ pub enum Error {
     },
     /// Another may be dropped.
     #[error(
-        "replication slot {name:?} cannot be made, as all of PostgreSQL's are taken: drop one that \
-         nobody reads, or raise max_replication_slots"
+        "replication slot {name:?} cannot be made, as all of {} are taken: drop one that nobody reads, or \
+         raise max_replication_slots there, and restart it",
+        if *.standby { "this server's, a standby," } else { "PostgreSQL's" }
     )]
     NoFreeSlot {
         /// Its name.
         name: String,
+        /// Whether this server is a standby: its primary's slots do not count.
+        standby: bool,
         /// PostgreSQL's own words.
         source: Box<dyn std::error::Error + Send + Sync>,
     },

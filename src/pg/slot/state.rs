@@ -243,7 +243,8 @@ pub(super) async fn create(
         // Somebody else was quicker; what they made is used as it is.
         Some(code) if *code == SqlState::DUPLICATE_OBJECT => Ok(()),
         Some(code) if *code == SqlState::CONFIGURATION_LIMIT_EXCEEDED => {
-            Err(Error::NoFreeSlot { name, source: Box::new(source) })
+            let standby = false;
+            Err(Error::NoFreeSlot { name, standby, source: Box::new(source) })
         }
         Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => {
             let what = format!("replication slot {name:?}");
@@ -274,7 +275,8 @@ pub async fn create_on_standby(
     match SqlState::from_code(&refusal.sqlstate) {
         SqlState::DUPLICATE_OBJECT => Ok(()),
         SqlState::CONFIGURATION_LIMIT_EXCEEDED => {
-            Err(Error::NoFreeSlot { name, source: Box::new(error) })
+            let standby = true;
+            Err(Error::NoFreeSlot { name, standby, source: Box::new(error) })
         }
         SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => Err(Error::PrimaryWalLevel { said }),
         SqlState::INSUFFICIENT_PRIVILEGE => {

@@ -56,10 +56,12 @@ pub struct Sight {
     started: String,
     active_pid: Option<i32>,
     failover: bool,
-    /// Logical slots that are synchronised to standbys; those that are no copies; physical ones.
+    /// Logical slots that are synchronised to standbys; those that are no copies; physical ones; those of
+    /// them that nobody reads.
     failover_slots: Vec<String>,
     own: Vec<String>,
     physical: Vec<String>,
+    unread: Vec<String>,
     sync_replication_slots: bool,
     hot_standby_feedback: bool,
     /// `None`: our role may not see it.
@@ -105,6 +107,7 @@ fn read(row: &Row, slot: Option<Slot>, what: &'static str) -> Result<Sight, cata
         hot_standby_feedback: field(row, 9, what)?,
         primary_slot_name: field(row, 10, what)?,
         dbname: field(row, 11, what)?,
+        unread: list(12)?,
         ..Sight::default()
     };
     if let Some(slot) = slot {
@@ -133,11 +136,13 @@ SELECT pg_is_in_recovery(),
        current_setting('hot_standby_feedback') = 'on',
        coalesce(current_setting('primary_slot_name'), ''),
        (SELECT setting ~ '(^|[[:space:]?&])dbname[[:space:]]*=|^postgres(ql)?://[^/]*/[^?]' FROM pg_settings
-        WHERE name = 'primary_conninfo')
+        WHERE name = 'primary_conninfo'),
+       s.unread
 FROM (SELECT array_agg(slot_name::text) FILTER (WHERE logical AND fails_over) AS failover,
              array_agg(slot_name::text) FILTER (WHERE logical AND NOT copied) AS own,
-             array_agg(slot_name::text) FILTER (WHERE NOT logical) AS physical
-      FROM (SELECT slot_name, slot_type = 'logical' AS logical,
+             array_agg(slot_name::text) FILTER (WHERE NOT logical) AS physical,
+             array_agg(slot_name::text) FILTER (WHERE NOT logical AND NOT active) AS unread
+      FROM (SELECT slot_name, active, slot_type = 'logical' AS logical,
                    coalesce(to_jsonb(r) ->> 'failover' = 'true', false) AS fails_over,
                    coalesce(to_jsonb(r) ->> 'synced' = 'true', false) AS copied
             FROM pg_replication_slots r) one) s"#;
@@ -179,7 +184,7 @@ impl Sight {
             let why = format!("its copy is lost ({reason}){again}");
             return unready("invalid", why, by_server);
         }
-        if by_server && let Some(unready) = self.set_wrong() {
+        if by_server && let Some(unready) = self.set_wrong(primary) {
             return Some(unready);
         }
         let off = by_server && !self.sync_replication_slots;
@@ -204,7 +209,8 @@ impl Sight {
         }
         if self.temporary {
             let why = "its copy is temporary still, and would vanish: it becomes good when the slot \
-                       has moved past what the standby keeps";
+                       has moved past what the standby keeps, for which transactions that are open \
+                       must end. On the primary: SELECT pg_log_standby_snapshot();";
             return unready("temporary", why.to_owned(), true);
         }
         if stuck {
@@ -245,21 +251,36 @@ impl Sight {
         Some(Unready { kind: "blocked", why, passing: false })
     }
 
-    fn set_wrong(&self) -> Option<Unready> {
+    fn set_wrong(&self, primary: &Self) -> Option<Unready> {
         let unready = |kind, why| Some(Unready { kind, why, passing: false });
         if !self.hot_standby_feedback {
             return unready("hot_standby_feedback", setting("hot_standby_feedback"));
         }
         if self.primary_slot_name.is_empty() {
-            let why = "primary_slot_name is not set there: name a physical slot of the primary, and \
-                       SELECT pg_reload_conf();";
-            return unready("primary_slot_name", why.to_owned());
+            return unready("primary_slot_name", primary.slot_for_standby());
         }
         if self.dbname == Some(false) {
-            let why = "primary_conninfo has no dbname there: add one, and SELECT pg_reload_conf();";
-            return unready("dbname", why.to_owned());
+            return unready("dbname", DBNAME.to_owned());
         }
         None
+    }
+
+    /// Of a primary: by which slot a standby may follow it that follows by none.
+    fn slot_for_standby(&self) -> String {
+        let begin = "primary_slot_name is not set there";
+        let set = |name: &str| {
+            let name = literal(name);
+            format!("ALTER SYSTEM SET primary_slot_name = {name}; SELECT pg_reload_conf();")
+        };
+        if let [one] = self.unread.as_slice() {
+            return format!("{begin}, and nobody reads {one:?} of the primary: {}", set(one));
+        }
+        let taken: Vec<_> =
+            [&self.physical, &self.own, &self.failover_slots].into_iter().flatten().collect();
+        let mut names = (1..).map(|number: u32| format!("standby_{number}"));
+        let name = names.find(|name| !taken.contains(&name)).unwrap_or_default();
+        let make = format!("pg_create_physical_replication_slot({}, true)", literal(&name));
+        format!("{begin}. On the primary: SELECT {make}; on that server: {}", set(&name))
     }
 
     /// What makes walsenders wait for this standby too; `None`: they do, or it does not follow this
@@ -276,6 +297,11 @@ impl Sight {
         Some(synchronized_sql(&names))
     }
 }
+
+// What it is set to is nobody's business: there may be a password in it.
+const DBNAME: &str = "primary_conninfo has no dbname there. On that server, run what this gives (it is for \
+    one that is no URI): SELECT format('ALTER SYSTEM SET primary_conninfo = %L;', \
+    current_setting('primary_conninfo') || ' dbname=postgres'); and then: SELECT pg_reload_conf();";
 
 fn setting(name: &str) -> String {
     format!("{name} is off there: ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf();")
@@ -339,6 +365,17 @@ mod tests {
         assert_eq!(kind(&feedback), "hot_standby_feedback");
         let slotless = Sight { primary_slot_name: String::new(), ..standby() };
         assert_eq!(kind(&slotless), "primary_slot_name");
+        let why = |unread: &[&str]| {
+            let unread = unread.iter().map(|name| (*name).to_owned()).collect();
+            let physical = vec!["standby_1".to_owned()];
+            slotless.unready(&Sight { unread, physical, ..primary() }, "s", false).unwrap().why
+        };
+        assert!(why(&["sb2"]).contains(": ALTER SYSTEM SET primary_slot_name = 'sb2';"));
+        let made = "pg_create_physical_replication_slot('standby_2', true); on that server: ALTER \
+                    SYSTEM SET primary_slot_name = 'standby_2';";
+        for unread in [&[][..], &["sb1", "sb2"]] {
+            assert!(why(unread).contains(made), "{}", why(unread));
+        }
         assert_eq!(kind(&Sight { dbname: Some(false), ..standby() }), "dbname");
         let ahead = Sight { confirmed_flush: Some(Lsn::new(101)), ..standby() };
         assert_eq!(kind(&ahead), "ahead");

@@ -8,6 +8,7 @@
 //!
 //! **Must stay true.** Timelines come first: those of all that answer count, whatever their role.
 
+use futures_util::future::join_all;
 use tokio::time::timeout;
 
 use super::{Error, Identity, Known, Opened, Passed, identified};
@@ -77,7 +78,8 @@ pub(super) async fn open(
     }
 }
 
-/// Each server that answers, and why the others do not.
+/// Each server that answers, and why the others do not. All are asked at the same time, and judged in
+/// their order.
 async fn asked(
     options: &connect::Options,
     found: Candidates,
@@ -87,22 +89,30 @@ async fn asked(
     let Candidates { fit, others, mut passed } = found;
     let all = fit.into_iter().map(|one| (one, true));
     let all = all.chain(others.into_iter().map(|one| (one, false)));
+    let answers = join_all(all.map(async |(connection, wanted)| {
+        let mut passed = Vec::new();
+        (identified(options, connection, &mut passed).await, passed, wanted)
+    }));
     let mut servers = Vec::new();
-    for (connection, wanted) in all {
-        let one = identified(options, connection, &mut passed).await?;
-        let Some((connection, identity)) = one else { continue };
+    for (one, mut away, wanted) in answers.await {
+        passed.append(&mut away);
+        let Some((connection, identity)) = one? else { continue };
         let refused = known.refuses(&connection, &identity);
         servers.push(Server { connection, identity, wanted, has: false, refused });
     }
     let ours = servers.iter().filter(|one| one.refused.is_none());
     let newest = ours.map(|one| one.identity.timelines.current()).max().unwrap_or_default();
     let known = Known { timeline: known.timeline.max(newest), ..known };
+    let answers = join_all(servers.into_iter().map(async |mut one: Server| {
+        let has = has(options, &mut one.connection, slot).await;
+        (one, has)
+    }));
     let mut asked = Vec::new();
-    for mut one in servers {
+    for (mut one, has) in answers.await {
         if one.refused.is_none() {
             one.refused = known.refuses(&one.connection, &one.identity);
         }
-        match has(options, &mut one.connection, slot).await {
+        match has {
             Ok(has) => asked.push(Server { has, ..one }),
             Err(error) if error.disposition() == Disposition::Retry => {
                 passed.push((one.connection.host().clone(), error));
