@@ -115,6 +115,18 @@ impl Consumer {
         let books = lock(&self.books);
         assert!(books.open.is_empty(), "seen in part: {:?}", books.open);
     }
+
+    /// That its books are PostgreSQL's.
+    #[track_caller]
+    fn is_balanced(&self, world: &World) {
+        let books = lock(&self.books);
+        for table in ["t", "u"] {
+            let of = books.balances.iter().filter(|((of, _), _)| *of == table);
+            let ours: i64 = of.map(|((_, id), balance)| *id as i64 * balance).sum();
+            let theirs = world.sql(&format!("select sum(k * id) from {table}"));
+            assert_eq!(ours.to_string(), theirs, "the accounts of {table}");
+        }
+    }
 }
 
 impl Drop for Consumer {
@@ -205,14 +217,6 @@ fn a_consumer_of_two_topics_never_sees_a_wrong_sum_nor_keeps_a_transfer_in_part(
             consumer.wait_whole(world);
         }
         assert_eq!(sluice.stop(LIMIT), 0, "{}", sluice.log());
-        let books = lock(&consumer.books);
-        let of_postgres = |table: &str| -> i64 {
-            world.sql(&format!("select sum(k * id) from {table}")).parse().unwrap()
-        };
-        for table in ["t", "u"] {
-            let of = books.balances.iter().filter(|((of, _), _)| *of == table);
-            let ours: i64 = of.map(|((_, id), balance)| *id as i64 * balance).sum();
-            assert_eq!(ours, of_postgres(table), "the accounts of {table}");
-        }
+        consumer.is_balanced(world);
     });
 }
