@@ -639,8 +639,9 @@ fn what_kafka_does_not_allow_ends_with_77_and_the_command_that_allows_it() {
     halts(&config, &atomic, 77, &[&both]);
     for (operation, resource, topic, group) in [
         ("WRITE", format!("txn:{id}"), 1, 1),
-        ("READ", "acl".to_owned(), 0, 1),
-        ("READ", format!("group:{id}"), 0, 0),
+        // Then no note is of that topic.
+        ("READ", format!("group:{id}"), 1, 0),
+        ("READ", "acl".to_owned(), 0, 0),
     ] {
         allow(operation, &resource);
         let mut it = spawn(&config, &login);

@@ -605,3 +605,37 @@ fn a_zombie_is_shut_out_of_its_open_transaction() {
         }
     });
 }
+
+/// Who has transactions writes under another transactional id, and shuts out whoever has none all the same.
+#[test]
+fn a_zombie_without_transactions_is_shut_out_by_one_that_has_them() {
+    one_at_a_time(|| {
+        let kafka = Arc::new(Kafka::start("producer", port(0), 1, &[], LATEST));
+        kafka.topic("plain", PARTITIONS);
+        block_on(async {
+            let options = options(kafka.brokers());
+            let mut zombie = Source::with(options.clone(), "plain", 20_000, None).await;
+            (0..10).for_each(|number| zombie.append(number % 3, 100));
+            zombie.batcher.flush_all();
+            zombie.submit();
+            wait_sent(&kafka, "plain", 10).await;
+            kafka.topics("empty", &["plain"]);
+            let timeout = Some(Duration::from_secs(60));
+            let _source = Source::with(options, "plain", 20_000, timeout).await;
+            // Where it has written, and where it has not.
+            [0, 5].into_iter().for_each(|partition| zombie.append(partition, 100));
+            zombie.batcher.flush_all();
+            zombie.submit();
+            let told = async {
+                loop {
+                    if let Err(error) = zombie.producer.delivered().await {
+                        break error;
+                    }
+                }
+            };
+            let error = tokio::time::timeout(LIMIT, told).await.expect("it is told");
+            assert!(matches!(error, Error::Doubt { .. }), "{error}");
+            assert_eq!(kafka.dump_uncommitted("plain"), []);
+        });
+    });
+}

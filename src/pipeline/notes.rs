@@ -153,3 +153,39 @@ impl Pipeline<'_> {
         if owed { Err(self.drain_over()) } else { Ok(()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn is_due_at_once_soon_now_and_then_or_seldom() {
+        let mut ledger = Ledger::new(Lsn::new(5));
+        ledger.ask_for(Evidence::Names);
+        let mut notes = Notes::new(1);
+        assert_eq!(notes.due(&ledger), None, "the topics are not ours yet");
+        notes.begin(Lsn::new(5), true);
+        let after = |pause| Some(notes.asked_at + pause);
+        let due = [IDLE, UNDER_LOAD, PACE, GATHER].map(after);
+        assert_eq!(notes.due(&ledger), due[0]);
+        // A record tells of this.
+        let ticket = ledger.begin();
+        ledger.add(ticket, 1);
+        ledger.commit(ticket, Lsn::new(10));
+        ledger.ack(ticket, 1);
+        assert_eq!(notes.due(&ledger), due[1]);
+        // And of this nothing but a note.
+        ledger.idle(Lsn::new(20));
+        assert_eq!(notes.due(&ledger), due[2]);
+        notes.hurry();
+        assert_eq!(notes.due(&ledger), Some(notes.asked_at));
+        // Not while a transaction is open, which ends in a moment.
+        ledger.begin();
+        assert_eq!(notes.due(&ledger), due[2]);
+        notes.asked_at -= PACE;
+        notes.gather();
+        assert!(notes.due(&ledger) >= due[3], "something more is about to come");
+        notes.begin(Lsn::new(20), false);
+        assert_eq!(notes.due(&ledger), None, "none can be written");
+    }
+}

@@ -1,5 +1,5 @@
 //! A bank of which `t` and `u` hold the accounts, and a consumer that keeps its own books: it applies each transfer once
-//! all its rows are there, in the order of commits. Whatever is killed, its sum is never wrong.
+//! all its rows are there, in the order of commits. Whoever is killed, stopped or frozen, its sum is never wrong.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufRead as _, BufReader};
@@ -8,11 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::Value;
 
-use crate::support::{eventually, script};
-use crate::world::{End, LIMIT, World, at_once, kafka, postgres};
+use crate::support::{Mode, eventually, script};
+use crate::world::{End, LIMIT, World, at_once, is, kafka, postgres};
 
 const ACCOUNTS: u32 = 20;
 const BALANCE: i64 = 1000;
+
+/// So that a transfer, which is wide, comes in parts: what ends a process finds it in the midst of one.
+const NARROW: Mode = Mode::Slow(700_000);
 
 /// Its table and its number.
 type Account = (&'static str, u64);
@@ -34,7 +37,7 @@ impl Books {
         let id = headers.find(|pair| pair[0] == "id").unwrap()[1].as_str().unwrap().to_owned();
         let row: Value = serde_json::from_str(record["value"].as_str().unwrap()).unwrap();
         let account = (table, row["id"].as_u64().unwrap());
-        let rows = row["a"].as_str().unwrap().parse().unwrap();
+        let rows = row["a"].as_str().unwrap().trim().parse().unwrap();
         let commit = id.split('-').nth(2).unwrap().to_owned();
         if !self.seen.insert(id.clone()) {
             self.wrong.push(format!("{id} came twice"));
@@ -112,6 +115,18 @@ impl Consumer {
         let books = lock(&self.books);
         assert!(books.open.is_empty(), "seen in part: {:?}", books.open);
     }
+
+    /// That its books are PostgreSQL's.
+    #[track_caller]
+    fn is_balanced(&self, world: &World) {
+        let books = lock(&self.books);
+        for table in ["t", "u"] {
+            let of = books.balances.iter().filter(|((of, _), _)| *of == table);
+            let ours: i64 = of.map(|((_, id), balance)| *id as i64 * balance).sum();
+            let theirs = world.sql(&format!("select sum(k * id) from {table}"));
+            assert_eq!(ours.to_string(), theirs, "the accounts of {table}");
+        }
+    }
 }
 
 impl Drop for Consumer {
@@ -132,12 +147,12 @@ fn lock(books: &Mutex<Books>) -> MutexGuard<'_, Books> {
 /// So many transfers, each of 2 to 12 rows.
 fn transfers(world: &World, count: usize) {
     world.sql(&format!(
-        "do $$ declare n int; x int; begin for i in 1..{count} loop
-           n := 1 + (random() * 5)::int; x := (random() * 100)::int;
+        "do $$ declare n int; x int; wide text; begin for i in 1..{count} loop
+           n := 1 + (random() * 5)::int; x := (random() * 100)::int; wide := rpad((2 * n)::text, 1000);
            with chosen as (select id from t order by random() limit n)
-             update t set k = k - x, a = (2 * n)::text from chosen where t.id = chosen.id;
+             update t set k = k - x, a = wide from chosen where t.id = chosen.id;
            with chosen as (select id from u order by random() limit n)
-             update u set k = k + x, a = (2 * n)::text from chosen where u.id = chosen.id;
+             update u set k = k + x, a = wide from chosen where u.id = chosen.id;
            commit; perform pg_sleep(0.001);
          end loop; end $$"
     ));
@@ -148,7 +163,10 @@ fn a_consumer_of_two_topics_never_sees_a_wrong_sum_nor_keeps_a_transfer_in_part(
     postgres();
     kafka();
     at_once(["5ms", "100ms"], |interval| {
-        let world = World::new(&format!("bank_{interval}"), End::Killed, &["t", "u"]);
+        let world = &World::new(&format!("bank_{interval}"), End::Killed, &["t", "u"]);
+        // One that is frozen stays where it is, and the next is elsewhere.
+        let (places, mut place) = ([world, &world.again()], 0);
+        places.iter().for_each(|place| place.proxy.set(NARROW));
         let interval = format!("kafka.transaction.interval={interval}");
         let sets = ["kafka.delivery=transactional", &interval];
         let rows = 2 * ACCOUNTS;
@@ -160,36 +178,45 @@ fn a_consumer_of_two_topics_never_sees_a_wrong_sum_nor_keeps_a_transfer_in_part(
         let mut sluice = world.start(&sets);
         world.sql(&format!("begin; {}{} commit", insert("t"), insert("u")));
         world.wait_confirmed(&mut sluice);
-        let consumer = Consumer::start(&world);
+        let consumer = Consumer::start(world);
         eventually(LIMIT, "the accounts are known", || consumer.applied() == 1);
         let mut done = 1;
         for round in 1..=6 {
+            let mut frozen = None;
             std::thread::scope(|scope| {
-                let writer = scope.spawn(|| transfers(&world, 500));
+                let writer = scope.spawn(|| transfers(world, 200));
                 eventually(LIMIT, "some transfers are seen", || {
-                    consumer.applied() > done + 50 * round
+                    consumer.applied() > done + 20 * round
                 });
-                sluice.kill();
-                world.proxy.cut_once();
+                match round % 3 {
+                    0 => assert_eq!(sluice.stop(LIMIT), 0, "{}", sluice.log()),
+                    1 => sluice.kill(),
+                    _ => sluice.pause(),
+                }
+                places[place].proxy.cut_once();
+                places[place].proxy.set(NARROW);
                 // What is visible now is all there will be of it for a while.
-                consumer.wait_whole(&world);
-                sluice = world.start(&sets);
+                consumer.wait_whole(world);
+                if round % 3 == 2 {
+                    place = 1 - place;
+                    let next = places[place].start(&sets);
+                    let last = frozen.insert(std::mem::replace(&mut sluice, next));
+                    last.resume(); // in the midst of whatever it did
+                } else {
+                    sluice = places[place].start(&sets);
+                }
                 writer.join().unwrap();
             });
             world.wait_confirmed(&mut sluice);
-            done += 500;
+            done += 200;
             eventually(LIMIT, "all transfers are seen", || consumer.applied() == done);
-            consumer.wait_whole(&world);
+            if let Some(mut frozen) = frozen {
+                is(&frozen, "passive");
+                assert_eq!(frozen.stop(LIMIT), 0, "{}", frozen.log());
+            }
+            consumer.wait_whole(world);
         }
         assert_eq!(sluice.stop(LIMIT), 0, "{}", sluice.log());
-        let books = lock(&consumer.books);
-        let of_postgres = |table: &str| -> i64 {
-            world.sql(&format!("select sum(k * id) from {table}")).parse().unwrap()
-        };
-        for table in ["t", "u"] {
-            let of = books.balances.iter().filter(|((of, _), _)| *of == table);
-            let ours: i64 = of.map(|((_, id), balance)| *id as i64 * balance).sum();
-            assert_eq!(ours, of_postgres(table), "the accounts of {table}");
-        }
+        consumer.is_balanced(world);
     });
 }

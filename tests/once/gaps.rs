@@ -38,6 +38,11 @@ fn advance(world: &World) {
     world.sql(&format!("select pg_replication_slot_advance('{slot}', pg_current_wal_lsn())"));
 }
 
+fn forget_group(world: &World) {
+    let system = world.sql("select system_identifier from pg_control_system()");
+    kafka().topics("forget", &[&format!("pgsluice-{system}-{}", world.slot)]);
+}
+
 fn stands_at(world: &World) -> String {
     let of = format!("from pg_replication_slots where slot_name = '{}'", world.slot);
     world.sql(&format!("select confirmed_flush_lsn {of}"))
@@ -84,7 +89,7 @@ fn a_slot_advanced_by_hand_is_a_gap() {
     });
 }
 
-/// By the one that had it, and by another that has seen nothing of it.
+/// By the one that had it, whatever it was to accept when it was started, and by another that has seen nothing of it.
 #[test]
 fn a_slot_advanced_meanwhile_is_a_gap_at_a_reconnect_and_at_a_take_over() {
     postgres();
@@ -92,7 +97,8 @@ fn a_slot_advanced_meanwhile_is_a_gap_at_a_reconnect_and_at_a_take_over() {
     at_once(["moved_reconnect", "moved_take_over"], |name| {
         let world = World::new(name, End::Killed, &["t"]);
         let other = world.again();
-        let mut first = world.start(&[]);
+        let mut first = world.spawn_as(&["run", "--accept-gap", &world.slot], &[], &[]);
+        first.wait_ready(LIMIT);
         world.write(BASE);
         world.wait_confirmed(&mut first);
         let frozen = if name == "moved_take_over" {
@@ -169,12 +175,13 @@ fn without_ids_a_gap_is_noticed_and_nothing_else() {
     });
 }
 
-/// What tells of the newest positions is gone: it goes on, and says so.
+/// What tells of the newest positions is gone, or cannot be read any more: it goes on, and says so.
 #[test]
 fn where_the_newest_records_may_be_gone_there_is_no_alarm() {
     postgres();
     kafka();
-    at_once(["deleted", "emptied_gap", "compacted_gap", "group_deleted"], |name| {
+    let names = ["deleted", "emptied_gap", "compacted_gap", "group_deleted", "nameless_later"];
+    at_once(names, |name| {
         let world = World::new(name, End::Killed, &["t", "u"]);
         let topic = world.topic("t");
         if name == "compacted_gap" {
@@ -191,19 +198,17 @@ fn where_the_newest_records_may_be_gone_there_is_no_alarm() {
         match name {
             "deleted" => kafka().topic(&topic, 3),
             "emptied_gap" => drop(kafka().topics("empty", &[&topic])),
-            "group_deleted" => {
-                let system = world.sql("select system_identifier from pg_control_system()");
-                let group = format!("pgsluice-{system}-{}", world.slot);
-                kafka().topics("forget", &[&group]);
-            }
+            "group_deleted" => forget_group(&world),
             _ => {}
         }
+        world.write(100..104); // else there may be nothing to pass over
         advance(&world);
         assert_ne!(at, stands_at(&world), "the slot was moved");
-        let (_, log) = world.drain(&[]);
+        let sets: &[&str] = if name == "nameless_later" { &[r#"headers=["op"]"#] } else { &[] };
+        let (_, log) = world.drain(sets);
         let said = log.matches(COULD_NOT_BE_CHECKED).count();
         assert_eq!(said, 1, "{name}: {log}");
-        let (_, log) = world.drain(&[]);
+        let (_, log) = world.drain(sets);
         assert!(!log.contains(COULD_NOT_BE_CHECKED), "{name}: {log}");
     });
 }
@@ -235,6 +240,28 @@ fn slot_create_makes_no_slot_where_there_was_one() {
         world.drain(&create);
         let all: Vec<u32> = (0..FIRST.end).chain(SECOND).collect();
         assert_eq!(world.rows(&world.topic("t")), all, "{}", world.name);
+    });
+}
+
+/// One of both is enough.
+#[test]
+fn slot_create_makes_none_where_only_the_group_or_only_records_tell_of_one() {
+    postgres();
+    kafka();
+    at_once(["only_group", "only_records"], |name| {
+        let world = World::new(name, End::Stopped, &["t"]);
+        world.first(&[]);
+        match name {
+            "only_group" => drop(kafka().topics("empty", &[&world.topic("t")])),
+            _ => forget_group(&world),
+        }
+        drop_slot(&world);
+        let create = ["slot.create=true", "slot.missing_timeout=0s"];
+        let accept = format!("pgsluice run --accept-gap {}", world.slot);
+        refuses(
+            world.spawn(&create, &[]),
+            &["does not exist", "what was committed up to", &accept],
+        );
     });
 }
 

@@ -271,6 +271,13 @@ pub fn at_once<T: Send>(of: impl IntoIterator<Item = T>, case: impl Fn(T) + Sync
     });
 }
 
+/// Waits until an instance is in this role, as `/status` has it.
+#[track_caller]
+pub fn is(sluice: &Pgsluice, role: &str) {
+    let role = format!("\"role\":\"{role}\"");
+    eventually(LIMIT, &role, || sluice.http("/status").is_ok_and(|(_, body)| body.contains(&role)));
+}
+
 /// Records that Kafka has acknowledged.
 pub fn stored(sluice: &Pgsluice) -> usize {
     sluice.metric("pgsluice_records_total", &[]) as usize

@@ -1,8 +1,8 @@
 //! Frozen for longer than `wal_sender_timeout`, and thawed when another instance is at work.
 
-use crate::support::{Pgsluice, eventually};
+use crate::support::eventually;
 use crate::world::{
-    BASE, End, FIRST, LIMIT, SECOND, World, at_once, is_each_once, kafka, postgres, stored,
+    BASE, End, FIRST, LIMIT, SECOND, World, at_once, is, is_each_once, kafka, postgres, stored,
 };
 
 #[test]
@@ -42,10 +42,4 @@ fn thawed(world: &World, mode: &str) {
     assert_eq!(first.stop(LIMIT), 0, "{}", first.log());
     assert_eq!(second.stop(LIMIT), 0, "{}", second.log());
     is_each_once(&world.rows(&world.topic("t")), 0..SECOND.end, world);
-}
-
-#[track_caller]
-fn is(sluice: &Pgsluice, role: &str) {
-    let role = format!("\"role\":\"{role}\"");
-    eventually(LIMIT, &role, || sluice.http("/status").is_ok_and(|(_, body)| body.contains(&role)));
 }

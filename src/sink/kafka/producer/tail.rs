@@ -129,12 +129,13 @@ impl Tail {
         (self.phase != Phase::Done).then_some(self.cursor)
     }
 
-    /// Only for the newest record of ours, backwards from `low`: no marker is due.
-    pub(super) fn glance(mut self) -> Self {
+    /// Only for the newest record of ours, backwards from `low` to `log_start`: no marker is due.
+    pub(super) fn glance(mut self, log_start: i64) -> Self {
+        self.log_start = log_start.max(0);
         let (end, step) = (self.low, FIRST_STEP);
-        let start = end.saturating_sub(step).max(0);
+        let start = end.saturating_sub(step).max(self.log_start);
         self.cursor = start;
-        self.phase = if end > 0 { Phase::Back { start, end, step } } else { Phase::Done };
+        self.phase = if start < end { Phase::Back { start, end, step } } else { Phase::Done };
         self
     }
 

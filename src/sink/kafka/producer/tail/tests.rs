@@ -228,12 +228,23 @@ fn what_may_have_lost_the_newest_record_is_told() {
 #[test]
 fn a_glance_finds_the_newest_without_a_marker() {
     let ((log, low), mut sight) = (long(), sight(u64::MAX, u64::MAX));
-    let mut tail = Tail::new("t".into(), 0, 1, low).glance();
+    let mut tail = Tail::new("t".into(), 0, 1, low).glance(0);
     while let Some(from) = tail.wanted() {
         tail.feed(&mut sight, &log.fetch(from, 1 << 20), 0, true).unwrap();
     }
     assert_eq!((sight.newest.get(&1), sight.stored.len()), (Some(&Lsn::new(9)), 0));
-    assert_eq!(Tail::new("t".into(), 0, 1, 0).glance().wanted(), None);
+    assert_eq!(Tail::new("t".into(), 0, 1, 0).glance(0).wanted(), None);
+}
+
+#[test]
+fn a_glance_asks_for_nothing_that_was_deleted() {
+    let glance = |log_start| Tail::new("t".into(), 0, 1, 70).glance(log_start);
+    assert_eq!(
+        [0, 10, 69].map(|log_start| glance(log_start).wanted()),
+        [Some(6), Some(10), Some(69)]
+    );
+    assert_eq!(glance(70).wanted(), None);
+    assert_eq!(glance(70).unsure(), Some(Unsure::Emptied("t".into(), 0)));
 }
 
 #[test]

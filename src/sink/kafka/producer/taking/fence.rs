@@ -24,8 +24,8 @@ use crate::{
         error::Error,
         metadata::Metadata,
         wire::{
-            AddPartitionsToTxn, Call as _, EndTxn, Fetch, FetchPartition, ListOffsets, OffsetAt,
-            PartitionFetched,
+            AddPartitionsToTxn, Call as _, EndTxn, Fetch, FetchPartition, ListOffsets,
+            ListedOffset, OffsetAt, PartitionFetched,
         },
     },
 };
@@ -102,6 +102,19 @@ impl Taker {
 
     /// The high watermark of every partition: the marker is to come at or above it.
     pub(super) async fn lows(&mut self, metadata: &Metadata) -> Result<Vec<Tail>, Error> {
+        let listed = self.listed(metadata, OffsetAt::Latest).await?;
+        let tail = |(leader, of): (i32, ListedOffset)| {
+            Tail::new(of.topic, of.partition, leader, of.offset)
+        };
+        Ok(listed.into_iter().map(tail).collect())
+    }
+
+    /// An offset of every partition, behind its leader.
+    pub(super) async fn listed(
+        &mut self,
+        metadata: &Metadata,
+        at: OffsetAt,
+    ) -> Result<Vec<(i32, ListedOffset)>, Error> {
         let mut by_leader = BTreeMap::<i32, Vec<(Arc<str>, i32)>>::new();
         for topic in &metadata.topics {
             // One that is not there has nothing to be taken, and cannot be written to.
@@ -113,17 +126,16 @@ impl Taker {
                 of_leader.push((Arc::clone(&topic.name), partition.index));
             }
         }
-        let mut tails = Vec::new();
+        let mut all = Vec::new();
         for (leader, partitions) in by_leader {
             let broker = self.leader(metadata, leader).await?;
-            let request = ListOffsets { partitions, at: OffsetAt::Latest };
-            for listed in broker.list_offsets(request).await? {
-                let (topic, partition) = (listed.topic, listed.partition);
-                judge(&broker, ListOffsets::NAME, listed.code, &topic, partition)?;
-                tails.push(Tail::new(topic, partition, leader, listed.offset));
+            for listed in broker.list_offsets(ListOffsets { partitions, at }).await? {
+                let (topic, partition) = (&listed.topic, listed.partition);
+                judge(&broker, ListOffsets::NAME, listed.code, topic, partition)?;
+                all.push((leader, listed));
             }
         }
-        Ok(tails)
+        Ok(all)
     }
 
     async fn leader(&mut self, metadata: &Metadata, id: i32) -> Result<Broker, Error> {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     lsn::Lsn,
-    sink::kafka::{codes, error::Error},
+    sink::kafka::{codes, error::Error, wire::OffsetAt},
 };
 
 /// Of the ends of all partitions, at most.
@@ -71,8 +71,15 @@ impl Taker {
             newest_below: BTreeMap::new(),
         };
         let metadata = self.metadata(topics).await?;
-        let mut tails: Vec<Tail> =
-            self.lows(&metadata).await?.into_iter().map(Tail::glance).collect();
+        // A broker that refuses to read below the first record does not say where it is.
+        let firsts = self.listed(&metadata, OffsetAt::Earliest).await?;
+        let firsts: BTreeMap<_, _> =
+            firsts.into_iter().map(|(_, of)| ((of.topic, of.partition), of.offset)).collect();
+        let glance = |tail: Tail| {
+            let first = firsts.get(&(Arc::clone(&tail.topic), tail.partition));
+            tail.glance(first.copied().unwrap_or_default())
+        };
+        let mut tails: Vec<Tail> = self.lows(&metadata).await?.into_iter().map(glance).collect();
         self.read(&metadata, &mut tails, &mut sight, &mut Read::default()).await?;
         let unsure = tails.iter().find_map(Tail::unsure);
         Ok((sight.newest(), unsure))
