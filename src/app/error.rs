@@ -40,7 +40,7 @@ pub enum Error {
         /// Where it was last.
         seen: Option<LastSeen>,
         /// Kafka could not be asked whether it was ever there.
-        unasked: Option<Unasked>,
+        unasked: Option<Box<Unasked>>,
         /// `slot.missing_timeout`.
         wait: Duration,
     },
@@ -145,15 +145,16 @@ impl Error {
 }
 
 /// Whether it was there before, as a clause.
-struct Before<'a>(&'a Option<LastSeen>, &'a Option<Unasked>);
+struct Before<'a>(&'a Option<LastSeen>, &'a Option<Box<Unasked>>);
 
 impl fmt::Display for Before<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self(None, Some(Unasked { why, sql })) => write!(
+            Self(None, Some(unasked)) => write!(
                 f,
-                "whether it was there before is not known, as Kafka does not say: {why}. If this is the \
-                 first start, make it: {sql}. Else"
+                "whether it was there before is not known, as Kafka does not say: {}. If this is the first \
+                 start, make it: {}. Else",
+                unasked.why, unasked.sql
             ),
             Self(seen, _) => write!(f, "it was there before{}:", Seen(seen)),
         }
@@ -206,7 +207,7 @@ mod tests {
     fn that_a_slot_was_there_is_said_only_where_it_is_known() {
         let sql = "SELECT pg_create_logical_replication_slot('s', 'pgoutput')";
         let why = "broker kafka1:9092 does not answer".to_owned();
-        let unasked = Some(Unasked { why, sql: sql.to_owned() });
+        let unasked = Some(Box::new(Unasked { why, sql: sql.to_owned() }));
         let server = "pg1 (timeline 2)".to_owned();
         let confirmed = "0/10".parse().unwrap();
         let text = |seen: Option<LastSeen>, unasked| {

@@ -73,7 +73,7 @@ impl App {
             Some(last) => (Some(last), None),
             None => match self.last_stored(place, create).await? {
                 Ok(last) => (last, None),
-                Err(why) => (None, Some(Unasked { why, sql: sql.clone() })),
+                Err(why) => (None, Some(Box::new(Unasked { why, sql: sql.clone() }))),
             },
         };
         let server = named(&place.host, place.server.timeline);
