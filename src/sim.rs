@@ -63,12 +63,14 @@ pub enum Bug {
     CutAnywhere,
     /// What is read back counts, whether or not its transaction was committed.
     AbortedCounts,
+    /// The read-back ends at a name that is not ours.
+    EndsAtForeign,
 }
 
 #[cfg(feature = "sim")]
 impl Bug {
     /// Each of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::ConfirmBeforeAck,
         Self::KeepaliveOverOpen,
         Self::StaleDeliveries,
@@ -92,6 +94,7 @@ impl Bug {
         Self::NothingDeferred,
         Self::CutAnywhere,
         Self::AbortedCounts,
+        Self::EndsAtForeign,
     ];
 
     /// Whether it is one of transactions, and is nowhere else.

@@ -167,6 +167,24 @@ pub enum Kind {
     ClockJump {
         seconds: i64,
     },
+    /// Somebody else writes into our topics.
+    Foreign {
+        writer: Writer,
+        batches: u64,
+    },
+}
+
+/// Somebody who knows nothing of us.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Writer {
+    /// Without a producer id.
+    Plain,
+    Idempotent,
+    /// All in one transaction, which is open for so long.
+    Transactional {
+        commit: bool,
+        open: u64,
+    },
 }
 
 impl Kind {
@@ -191,6 +209,7 @@ impl Kind {
             Self::Answers { .. } => "odd answers",
             Self::Retention => "retention",
             Self::ClockJump { .. } => "clock jump",
+            Self::Foreign { .. } => "foreign records",
         }
     }
 }
@@ -227,6 +246,7 @@ impl Plan {
             faults.push(Fault { number: 0, at, kind });
         }
         faults.extend(delivery.late(seed, length));
+        faults.extend(foreign(seed, length));
         faults.sort_by_key(|fault| fault.at);
         faults.iter_mut().enumerate().for_each(|(number, fault)| fault.number = number);
         let pause = chance.pick(&[40, 120, 400]);
@@ -250,6 +270,23 @@ impl Plan {
         self.faults.retain(|fault| faults.contains(&(fault.number as u64)));
         self
     }
+}
+
+/// A fifth of the histories have others in their topics.
+fn foreign(seed: u64, length: u64) -> Vec<Fault> {
+    let mut chance = Chance::of(seed, "foreign writers");
+    let count = if chance.one_in(5) { chance.between(1, 4) } else { 0 };
+    let mut one = |_| {
+        let at = chance.between(100, length);
+        let (commit, open) = (chance.one_in(2), chance.between(0, 9000));
+        let writer = match chance.below(4) {
+            0 => Writer::Plain,
+            1 => Writer::Idempotent,
+            _ => Writer::Transactional { commit, open },
+        };
+        Fault { number: 0, at, kind: Kind::Foreign { writer, batches: chance.between(1, 12) } }
+    };
+    (0..count).map(&mut one).collect()
 }
 
 fn kind(chance: &mut Chance, instances: usize, promoted: &mut bool) -> Kind {

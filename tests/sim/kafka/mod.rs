@@ -2,7 +2,9 @@
 //! who is away.
 
 mod append;
+pub mod batch;
 mod controller;
+mod foreign;
 pub mod partition;
 mod reader;
 mod replicas;
@@ -51,6 +53,8 @@ pub struct State {
     slow_until: Instant,
     /// By broker, how many batches are to get an odd answer.
     odd: [u64; 3],
+    /// Of those who write here beside us.
+    foreign: Chance,
 }
 
 #[derive(Clone)]
@@ -89,6 +93,7 @@ impl Cluster {
             loading_until: Instant::now(),
             slow_until: Instant::now(),
             odd: [0; 3],
+            foreign: Chance::of(seed, "foreign"),
         };
         let this = Self {
             state: Arc::new(Mutex::new(state)),

@@ -14,6 +14,8 @@ use pgsluice::{
     stored::Name,
 };
 
+use super::batch::seal;
+
 /// Error codes of the protocol.
 pub mod code {
     pub const OFFSET_OUT_OF_RANGE: i16 = 1;
@@ -198,6 +200,9 @@ impl Partition {
     }
 
     fn note(known: &mut BTreeMap<i64, Known>, open: &mut BTreeSet<i64>, entry: &Entry) {
+        if entry.id < 0 {
+            return;
+        }
         let known = known.entry(entry.id).or_default();
         if entry.epoch > known.epoch {
             *known = Known { epoch: entry.epoch, batches: VecDeque::new() };
@@ -277,9 +282,6 @@ fn control(base: i64, id: i64, epoch: i16, commit: bool) -> Vec<u8> {
     out.extend((-1_i32).to_be_bytes());
     out.extend(1_i32.to_be_bytes());
     out.extend([32, 0, 0, 0, 8, 0, 0, 0, u8::from(commit), 12, 0, 0, 0, 0, 0, 0, 0]);
-    let length = i32::try_from(out.len() - 12).unwrap();
-    out[8..12].copy_from_slice(&length.to_be_bytes());
-    let checksum = crc32c::crc32c(&out[21..]);
-    out[17..21].copy_from_slice(&checksum.to_be_bytes());
+    seal(&mut out);
     out
 }

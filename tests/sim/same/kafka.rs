@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::are_same;
 use crate::{
-    kafka,
+    kafka::{self, batch::batch},
     setup::{options, with_servers},
     support,
 };
@@ -262,7 +262,7 @@ impl<'a> Asker<'a> {
         count: u32,
         transactional: bool,
     ) {
-        let records = Arc::new(batch(producer, sequence, count, transactional));
+        let records = Arc::new(batch(producer, sequence, count, transactional, None));
         let batch = PartitionRecords { topic: Arc::from(TOPIC), partition: 0, records };
         let request = Produce {
             transactional_id: transactional.then(|| NAME.into()),
@@ -347,30 +347,4 @@ async fn coordinator(any: &Broker, kind: CoordinatorOf, key: &str, options: &Opt
             Err(error) => panic!("{error}"),
         }
     }
-}
-
-/// A batch of small records.
-fn batch((id, epoch): Producer, sequence: i32, count: u32, transactional: bool) -> Vec<u8> {
-    let now = pgsluice::sim::unix().as_millis() as i64;
-    let mut out = Vec::new();
-    out.extend([0; 12]);
-    out.extend((-1_i32).to_be_bytes());
-    out.push(2);
-    out.extend([0; 4]);
-    out.extend((if transactional { 0x10_i16 } else { 0 }).to_be_bytes());
-    out.extend((count as i32 - 1).to_be_bytes());
-    out.extend(now.to_be_bytes());
-    out.extend(now.to_be_bytes());
-    out.extend(id.to_be_bytes());
-    out.extend(epoch.to_be_bytes());
-    out.extend(sequence.to_be_bytes());
-    out.extend((count as i32).to_be_bytes());
-    for at in 0..count as u8 {
-        out.extend([14, 0, 0, 2 * at, 1, 2, b'x', 0]);
-    }
-    let length = i32::try_from(out.len() - 12).unwrap();
-    out[8..12].copy_from_slice(&length.to_be_bytes());
-    let checksum = crc32c::crc32c(&out[21..]);
-    out[17..21].copy_from_slice(&checksum.to_be_bytes());
-    out
 }

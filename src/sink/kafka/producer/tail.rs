@@ -251,6 +251,7 @@ impl Tail {
                 return; // deleted, though its batch is still there
             }
             let Some(name) = Name::parse(value).filter(|name| name.source == wanted.source) else {
+                *met |= planted(Bug::EndsAtForeign);
                 return;
             };
             *any = true;
