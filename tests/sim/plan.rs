@@ -153,6 +153,10 @@ pub enum Kind {
         crash: bool,
         time: u64,
     },
+    /// It ends once its walsender's client has confirmed everything.
+    ShutDown {
+        time: u64,
+    },
     Promote {
         time: u64,
     },
@@ -204,6 +208,7 @@ impl Kind {
             Self::MoveLeaders => "leaders moved",
             Self::SlowReplicas { .. } => "slow replicas",
             Self::PostgresRestart { .. } => "PostgreSQL restart",
+            Self::ShutDown { .. } => "PostgreSQL fast shutdown",
             Self::Promote { .. } => "promotion",
             Self::Terminate => "walsender terminated",
             Self::Answers { .. } => "odd answers",
@@ -247,6 +252,7 @@ impl Plan {
         }
         faults.extend(delivery.late(seed, length));
         faults.extend(foreign(seed, length));
+        faults.extend(shut_down(seed, length));
         faults.sort_by_key(|fault| fault.at);
         faults.iter_mut().enumerate().for_each(|(number, fault)| fault.number = number);
         let pause = chance.pick(&[40, 120, 400]);
@@ -287,6 +293,13 @@ fn foreign(seed: u64, length: u64) -> Vec<Fault> {
         Fault { number: 0, at, kind: Kind::Foreign { writer, batches: chance.between(1, 12) } }
     };
     (0..count).map(&mut one).collect()
+}
+
+/// In every tenth history PostgreSQL is told to end in good order.
+fn shut_down(seed: u64, length: u64) -> Option<Fault> {
+    let mut chance = Chance::of(seed, "fast shutdown");
+    let (at, time) = (chance.between(200, length), chance.between(100, 3000));
+    chance.one_in(10).then_some(Fault { number: 0, at, kind: Kind::ShutDown { time } })
 }
 
 fn kind(chance: &mut Chance, instances: usize, promoted: &mut bool) -> Kind {

@@ -272,6 +272,7 @@ impl World {
             Kind::PostgresRestart { crash, time } => {
                 self.postgres.restart(crash, Duration::from_millis(time))
             }
+            Kind::ShutDown { time } => self.postgres.shut_down(Duration::from_millis(time)),
             Kind::Promote { time } => self.postgres.promote(Duration::from_millis(time)),
             Kind::Terminate => self.postgres.terminate(),
             Kind::Answers { broker, count } => self.kafka.mistreat(broker, count),
