@@ -48,8 +48,8 @@ struct State {
     promise: Promise,
     /// Rows that the primary has and that are not stored for good, by commit LSN.
     missing: BTreeMap<u64, BTreeSet<Row>>,
-    /// All that was ever committed, by number of rows.
-    committed: BTreeMap<Group, u32>,
+    /// All that was ever committed, by its rows' keys.
+    committed: BTreeMap<Group, Vec<u64>>,
     /// What a promoted standby had not got.
     lost: BTreeSet<Group>,
     /// Rows that are stored for good, and the last of them.
@@ -78,7 +78,7 @@ impl State {
     }
 
     fn size(&self, group: &Group) -> usize {
-        self.committed.get(group).copied().unwrap_or(0) as usize
+        self.committed.get(group).map_or(0, Vec::len)
     }
 }
 
@@ -99,13 +99,13 @@ impl Oracle {
         })))
     }
 
-    /// PostgreSQL committed a transaction of so many published rows.
-    pub fn commit(&self, timeline: u32, commit: u64, rows: u32) {
+    /// PostgreSQL committed a transaction of published rows with these keys.
+    pub fn commit(&self, timeline: u32, commit: u64, keys: Vec<u64>) {
         let mut state = self.0.lock().unwrap();
-        if rows > 0 {
-            state.committed.insert((timeline, commit), rows);
-            let all = (0..rows).map(|index| (timeline, commit, index));
+        if !keys.is_empty() {
+            let all = (0..keys.len() as u32).map(|index| (timeline, commit, index));
             state.missing.insert(commit, all.collect());
+            state.committed.insert((timeline, commit), keys);
         }
     }
 
@@ -202,7 +202,7 @@ impl Oracle {
     pub fn consumed(&self) {
         let mut state = self.0.lock().unwrap();
         let State { consumer, committed, lost, promise, trace, .. } = &mut *state;
-        let size = |group: &Group| committed.get(group).copied().unwrap_or(0) as usize;
+        let size = |group: &Group| committed.get(group).map_or(0, Vec::len);
         // What was cut in two may have lost the second part.
         let late = consumer.apply(size, |group| !promise.whole && lost.contains(group));
         if let Some(late) = late.filter(|late| promise.ordered && !lost.contains(late)) {
@@ -264,6 +264,13 @@ impl Oracle {
     /// See [`Self::forgotten`].
     pub fn told(&self) -> u64 {
         self.0.lock().unwrap().safe
+    }
+
+    /// A row's key.
+    pub fn key(&self, name: &Name) -> Option<u64> {
+        let state = self.0.lock().unwrap();
+        let keys = state.committed.get(&(name.timeline, name.commit.get()))?;
+        keys.get(name.index as usize).copied()
     }
 
     /// How many rows are still to be stored.

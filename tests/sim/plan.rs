@@ -168,6 +168,8 @@ pub enum Kind {
     },
     /// What is confirmed is deleted.
     Retention,
+    /// Of what is confirmed the last record of each key stays.
+    Compaction,
     ClockJump {
         seconds: i64,
     },
@@ -213,6 +215,7 @@ impl Kind {
             Self::Terminate => "walsender terminated",
             Self::Answers { .. } => "odd answers",
             Self::Retention => "retention",
+            Self::Compaction => "compaction",
             Self::ClockJump { .. } => "clock jump",
             Self::Foreign { .. } => "foreign records",
         }
@@ -253,6 +256,7 @@ impl Plan {
         faults.extend(delivery.late(seed, length));
         faults.extend(foreign(seed, length));
         faults.extend(shut_down(seed, length));
+        faults.extend(compaction(seed, length));
         faults.sort_by_key(|fault| fault.at);
         faults.iter_mut().enumerate().for_each(|(number, fault)| fault.number = number);
         let pause = chance.pick(&[40, 120, 400]);
@@ -300,6 +304,14 @@ fn shut_down(seed: u64, length: u64) -> Option<Fault> {
     let mut chance = Chance::of(seed, "fast shutdown");
     let (at, time) = (chance.between(200, length), chance.between(100, 3000));
     chance.one_in(10).then_some(Fault { number: 0, at, kind: Kind::ShutDown { time } })
+}
+
+/// In every eighth history the topics are compacted, again and again.
+fn compaction(seed: u64, length: u64) -> Vec<Fault> {
+    let mut chance = Chance::of(seed, "compaction");
+    let count = if chance.one_in(8) { chance.between(1, 4) } else { 0 };
+    let one = |_| Fault { number: 0, at: chance.between(500, length), kind: Kind::Compaction };
+    (0..count).map(one).collect()
 }
 
 fn kind(chance: &mut Chance, instances: usize, promoted: &mut bool) -> Kind {

@@ -277,6 +277,7 @@ impl World {
             Kind::Terminate => self.postgres.terminate(),
             Kind::Answers { broker, count } => self.kafka.mistreat(broker, count),
             Kind::Retention => self.kafka.delete(&self.oracle),
+            Kind::Compaction => self.kafka.compact(),
             Kind::Foreign { writer, batches } => self.kafka.foreign(writer, batches),
             Kind::ClockJump { seconds } => self.jump.store(seconds, Ordering::Relaxed),
         }

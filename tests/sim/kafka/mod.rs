@@ -3,6 +3,7 @@
 
 mod append;
 pub mod batch;
+mod cleaner;
 mod controller;
 mod foreign;
 pub mod partition;
@@ -53,6 +54,8 @@ pub struct State {
     slow_until: Instant,
     /// By broker, how many batches are to get an odd answer.
     odd: [u64; 3],
+    /// `cleanup.policy` is `compact`.
+    compacted: bool,
     /// Of those who write here beside us.
     foreign: Chance,
 }
@@ -93,6 +96,7 @@ impl Cluster {
             loading_until: Instant::now(),
             slow_until: Instant::now(),
             odd: [0; 3],
+            compacted: false,
             foreign: Chance::of(seed, "foreign"),
         };
         let this = Self {

@@ -95,7 +95,10 @@ impl Cluster {
                 self.answer_code(broker, reader, &mut w, end).ok()?;
             }
             28 => self.answer_commit(broker, reader, &mut w, version).ok()?,
-            32 => configs(reader, &mut w, version).ok()?,
+            32 => {
+                let policy = if self.lock().compacted { "compact" } else { "delete" };
+                configs(policy, reader, &mut w, version).ok()?;
+            }
             _ => return None,
         }
         self.trace.say(format_args!("broker {broker} answers {client}: api {key}"));

@@ -156,7 +156,8 @@ impl Server {
         };
         let rows = transaction.changes.len() as u32;
         self.trace.say(format_args!("commit {commit:x} of {rows} rows"));
-        self.oracle.commit(state.timeline, commit, rows);
+        let keys = transaction.changes.iter().map(|change| change.key).collect();
+        self.oracle.commit(state.timeline, commit, keys);
         state.wal.push(transaction);
     }
 

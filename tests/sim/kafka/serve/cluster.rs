@@ -98,6 +98,7 @@ pub(super) fn versions(w: &mut Writer<'_>, version: i16) {
 }
 
 pub(super) fn configs(
+    policy: &str,
     mut r: Reader<'_>,
     w: &mut Writer<'_>,
     version: i16,
@@ -114,7 +115,7 @@ pub(super) fn configs(
     let all = [
         ("max.message.bytes", "1048588"),
         ("min.insync.replicas", "2"),
-        ("cleanup.policy", "delete"),
+        ("cleanup.policy", policy),
     ];
     w.array(all.len());
     for (name, value) in all {
