@@ -58,6 +58,11 @@ struct State {
     last: BTreeMap<(Arc<str>, i32), Row>,
     /// By topic, partition and producer id, the highest epoch of a marker.
     fenced: BTreeMap<(Arc<str>, i32, i64), i16>,
+    /// Topics that were made anew, and whether somebody who was shut out elsewhere wrote there: no marker
+    /// stands in them before they are taken.
+    anew: BTreeMap<Arc<str>, bool>,
+    /// By producer id, the highest epoch.
+    epochs: BTreeMap<i64, i16>,
     consumer: Consumer,
     /// As far as PostgreSQL could forget, whatever it crashes.
     safe: u64,
@@ -94,6 +99,8 @@ impl Oracle {
             stored: BTreeMap::new(),
             last: BTreeMap::new(),
             fenced: BTreeMap::new(),
+            anew: BTreeMap::new(),
+            epochs: BTreeMap::new(),
             consumer: Consumer::default(),
             safe: 0,
         })))
@@ -179,6 +186,10 @@ impl Oracle {
                     "{topic}[{partition}] at {offset} holds a row that was never committed: {row:x?}"
                 ));
             }
+            if state.anew.get(topic) == Some(&true) {
+                state.stored.insert(row, place.clone());
+                continue;
+            }
             if let Some((topic, partition)) = state.stored.insert(row, place.clone()) {
                 state.trace.broken(format_args!(
                     "{}[{}] at {offset} repeats {row:x?}, which is in {topic}[{partition}]",
@@ -234,6 +245,13 @@ impl Oracle {
         let highest = state.fenced.entry((Arc::clone(topic), partition, id)).or_insert(-1);
         let (before, trace) = (*highest, state.trace.clone());
         trace.checked();
+        let newest = state.epochs.entry(id).or_insert(epoch);
+        *newest = epoch.max(*newest);
+        if epoch < *newest
+            && let Some(shut_out) = state.anew.get_mut(topic)
+        {
+            *shut_out = true;
+        }
         if marker {
             state.fenced.insert((Arc::clone(topic), partition, id), before.max(epoch));
         } else if epoch < before {
@@ -241,6 +259,15 @@ impl Oracle {
                 "{topic}[{partition}] takes epoch {epoch} after {before}'s marker"
             ));
         }
+    }
+
+    /// A topic is deleted: what it held is gone, and nobody is shut out from what comes in its place.
+    pub fn deleted(&self, topic: &str) {
+        let mut state = self.0.lock().unwrap();
+        state.stored.retain(|_, (of, _)| &**of != topic);
+        state.last.retain(|(of, _), _| &**of != topic);
+        state.fenced.retain(|(of, ..), _| &**of != topic);
+        state.anew.insert(Arc::from(topic), false);
     }
 
     /// PostgreSQL was told that all below is stored.

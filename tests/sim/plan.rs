@@ -65,6 +65,15 @@ impl Delivery {
         late.then_some(Fault { number: 0, at, kind })
     }
 
+    /// In every tenth history without transactions: what of one was in the topic would be missing from it.
+    fn made_anew(self, seed: u64, length: u64) -> Option<Fault> {
+        let mut chance = Chance::of(seed, "made anew");
+        let (at, away) = (chance.between(300, length), chance.between(0, 2500));
+        let kind = Kind::MadeAnew { topic: chance.below(2) as usize, away };
+        let anew = self == Self::Idempotent && chance.one_in(10);
+        anew.then_some(Fault { number: 0, at, kind })
+    }
+
     /// With transactions in every process.
     pub fn is_transactional(self) -> bool {
         matches!(self, Self::Transactional(_))
@@ -168,6 +177,11 @@ pub enum Kind {
     },
     /// What is confirmed is deleted.
     Retention,
+    /// A topic is deleted, and made again after so long.
+    MadeAnew {
+        topic: usize,
+        away: u64,
+    },
     /// Of what is confirmed the last record of each key stays.
     Compaction,
     ClockJump {
@@ -215,6 +229,7 @@ impl Kind {
             Self::Terminate => "walsender terminated",
             Self::Answers { .. } => "odd answers",
             Self::Retention => "retention",
+            Self::MadeAnew { .. } => "topic made anew",
             Self::Compaction => "compaction",
             Self::ClockJump { .. } => "clock jump",
             Self::Foreign { .. } => "foreign records",
@@ -257,6 +272,7 @@ impl Plan {
         faults.extend(foreign(seed, length));
         faults.extend(shut_down(seed, length));
         faults.extend(compaction(seed, length));
+        faults.extend(delivery.made_anew(seed, length));
         faults.sort_by_key(|fault| fault.at);
         faults.iter_mut().enumerate().for_each(|(number, fault)| fault.number = number);
         let pause = chance.pick(&[40, 120, 400]);

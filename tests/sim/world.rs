@@ -277,6 +277,11 @@ impl World {
             Kind::Terminate => self.postgres.terminate(),
             Kind::Answers { broker, count } => self.kafka.mistreat(broker, count),
             Kind::Retention => self.kafka.delete(&self.oracle),
+            Kind::MadeAnew { topic, away } => {
+                let (name, partitions) = TOPICS[topic];
+                self.kafka.delete_topic(name);
+                self.later(away, move |this| drop(this.kafka.make_topic(name, partitions)));
+            }
             Kind::Compaction => self.kafka.compact(),
             Kind::Foreign { writer, batches } => self.kafka.foreign(writer, batches),
             Kind::ClockJump { seconds } => self.jump.store(seconds, Ordering::Relaxed),

@@ -41,6 +41,9 @@ impl Cluster {
                     (0..all.len()).map(move |number| (Arc::clone(topic), number))
                 });
                 let all: Vec<Place> = all.collect();
+                if all.is_empty() {
+                    return; // nobody has a topic
+                }
                 let place = all[foreign.below(all.len() as u64) as usize].clone();
                 let count = if foreign.one_in(3) { foreign.between(20, 60) } else { 1 };
                 (place, count as u32, foreign.pick(&HEADERS), foreign.ms(0, 200))

@@ -10,6 +10,7 @@ pub mod partition;
 mod reader;
 mod replicas;
 mod serve;
+mod topics;
 mod transactions;
 
 use std::{
@@ -54,6 +55,8 @@ pub struct State {
     slow_until: Instant,
     /// By broker, how many batches are to get an odd answer.
     odd: [u64; 3],
+    /// Counts the topics that were made anew.
+    anew: i32,
     /// `cleanup.policy` is `compact`.
     compacted: bool,
     /// Of those who write here beside us.
@@ -96,6 +99,7 @@ impl Cluster {
             loading_until: Instant::now(),
             slow_until: Instant::now(),
             odd: [0; 3],
+            anew: 0,
             compacted: false,
             foreign: Chance::of(seed, "foreign"),
         };

@@ -27,6 +27,7 @@ pub mod code {
     pub const NOT_COORDINATOR: i16 = 16;
     pub const NOT_ENOUGH_REPLICAS: i16 = 19;
     pub const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
+    pub const TOPIC_EXISTS: i16 = 36;
     pub const OUT_OF_ORDER_SEQUENCE: i16 = 45;
     pub const INVALID_EPOCH: i16 = 47;
     pub const INVALID_TXN_STATE: i16 = 48;
@@ -64,6 +65,8 @@ struct Known {
 pub struct Partition {
     pub leader: Option<usize>,
     pub epoch: i32,
+    /// Tells topics of one name apart.
+    pub born: i64,
     pub isr: BTreeSet<usize>,
     pub log: Vec<Entry>,
     /// Entries that each broker has.
@@ -90,6 +93,7 @@ impl Partition {
         Self {
             leader: Some(leader),
             epoch: 0,
+            born: 0,
             isr: [0, 1, 2].into(),
             log: Vec::new(),
             has: [0; 3],

@@ -44,6 +44,16 @@ pub struct Group {
     pending: BTreeMap<i64, BTreeMap<Place, (i64, String)>>,
 }
 
+impl Groups {
+    /// A topic is deleted.
+    pub fn forget(&mut self, topic: &str) {
+        for group in self.0.values_mut() {
+            group.offsets.retain(|place, _| &*place.0 != topic);
+            group.pending.values_mut().for_each(|all| all.retain(|place, _| &*place.0 != topic));
+        }
+    }
+}
+
 impl Transactions {
     /// Whether this id's transaction is open over that partition.
     pub fn includes(&self, id: i64, epoch: i16, topic: &Arc<str>, number: usize) -> bool {
