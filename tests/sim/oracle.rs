@@ -58,11 +58,18 @@ struct State {
     last: BTreeMap<(Arc<str>, i32), Row>,
     /// By topic, partition and producer id, the highest epoch of a marker.
     fenced: BTreeMap<(Arc<str>, i32, i64), i16>,
-    /// Topics that were made anew, and whether somebody who was shut out elsewhere wrote there: no marker
-    /// stands in them before they are taken.
-    anew: BTreeMap<Arc<str>, bool>,
-    /// By producer id, the highest epoch.
-    epochs: BTreeMap<i64, i16>,
+    /// By transactional id, who has it.
+    identities: BTreeMap<String, (i64, i16)>,
+    /// Topics that were made anew: no marker stands in them before they are taken.
+    anew: BTreeSet<Arc<str>>,
+    /// Rows that were in them before. Where PostgreSQL has no confirmation of one it comes again, and what
+    /// was written before the topic was taken anew may be in front of it.
+    gone: BTreeSet<Row>,
+    /// Brokers have forgotten producers.
+    forgot: bool,
+    /// Partitions where somebody wrote for one of these two reasons who would be shut out otherwise: there
+    /// rows may be repeated.
+    loose: BTreeSet<(Arc<str>, i32)>,
     consumer: Consumer,
     /// As far as PostgreSQL could forget, whatever it crashes.
     safe: u64,
@@ -99,8 +106,11 @@ impl Oracle {
             stored: BTreeMap::new(),
             last: BTreeMap::new(),
             fenced: BTreeMap::new(),
-            anew: BTreeMap::new(),
-            epochs: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            anew: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            forgot: false,
+            loose: BTreeSet::new(),
             consumer: Consumer::default(),
             safe: 0,
         })))
@@ -186,7 +196,7 @@ impl Oracle {
                     "{topic}[{partition}] at {offset} holds a row that was never committed: {row:x?}"
                 ));
             }
-            if state.anew.get(topic) == Some(&true) {
+            if state.loose.contains(&place) {
                 state.stored.insert(row, place.clone());
                 continue;
             }
@@ -195,6 +205,9 @@ impl Oracle {
                     "{}[{}] at {offset} repeats {row:x?}, which is in {topic}[{partition}]",
                     place.0, place.1
                 ));
+            }
+            if state.gone.contains(&row) && state.anew.contains(topic) {
+                continue;
             }
             let last = state.last.entry(place.clone()).or_insert((0, 0, 0));
             if row <= *last {
@@ -245,12 +258,9 @@ impl Oracle {
         let highest = state.fenced.entry((Arc::clone(topic), partition, id)).or_insert(-1);
         let (before, trace) = (*highest, state.trace.clone());
         trace.checked();
-        let newest = state.epochs.entry(id).or_insert(epoch);
-        *newest = epoch.max(*newest);
-        if epoch < *newest
-            && let Some(shut_out) = state.anew.get_mut(topic)
-        {
-            *shut_out = true;
+        let ours = state.identities.values().any(|one| *one == (id, epoch));
+        if !marker && !ours && (state.forgot || state.anew.contains(topic)) {
+            state.loose.insert((Arc::clone(topic), partition));
         }
         if marker {
             state.fenced.insert((Arc::clone(topic), partition, id), before.max(epoch));
@@ -264,10 +274,29 @@ impl Oracle {
     /// A topic is deleted: what it held is gone, and nobody is shut out from what comes in its place.
     pub fn deleted(&self, topic: &str) {
         let mut state = self.0.lock().unwrap();
-        state.stored.retain(|_, (of, _)| &**of != topic);
+        let State { stored, gone, .. } = &mut *state;
+        stored.retain(|row, (of, _)| {
+            let stays = &**of != topic;
+            if !stays {
+                gone.insert(*row);
+            }
+            stays
+        });
         state.last.retain(|(of, _), _| &**of != topic);
         state.fenced.retain(|(of, ..), _| &**of != topic);
-        state.anew.insert(Arc::from(topic), false);
+        state.anew.insert(Arc::from(topic));
+    }
+
+    /// A partition's leader has forgotten a producer.
+    pub fn forgotten_id(&self, topic: &Arc<str>, partition: i32, id: i64) {
+        let mut state = self.0.lock().unwrap();
+        state.forgot = true;
+        state.fenced.remove(&(Arc::clone(topic), partition, id));
+    }
+
+    /// Who has a transactional id now.
+    pub fn identity(&self, name: &str, id: i64, epoch: i16) {
+        self.0.lock().unwrap().identities.insert(name.to_owned(), (id, epoch));
     }
 
     /// PostgreSQL was told that all below is stored.

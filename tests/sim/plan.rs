@@ -169,6 +169,11 @@ pub enum Kind {
     Promote {
         time: u64,
     },
+    /// The slot is not there before so long after it.
+    PromoteLate {
+        time: u64,
+        missing: u64,
+    },
     Terminate,
     /// So many batches are refused for a moment's reason, or stored with an answer that does not say so.
     Answers {
@@ -187,11 +192,27 @@ pub enum Kind {
     ClockJump {
         seconds: i64,
     },
+    /// Nothing is written for so long that brokers forget all ids, and meanwhile this one stands still, or is started
+    /// anew while what it sent before is still on its way; until so long after.
+    Forget {
+        who: char,
+        late: Late,
+        quiet: u64,
+        after: u64,
+    },
     /// Somebody else writes into our topics.
     Foreign {
         writer: Writer,
         batches: u64,
     },
+}
+
+/// What of a process comes late.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Late {
+    Nothing,
+    Frozen,
+    Bytes,
 }
 
 /// Somebody who knows nothing of us.
@@ -226,12 +247,14 @@ impl Kind {
             Self::PostgresRestart { .. } => "PostgreSQL restart",
             Self::ShutDown { .. } => "PostgreSQL fast shutdown",
             Self::Promote { .. } => "promotion",
+            Self::PromoteLate { .. } => "promotion, the slot comes later",
             Self::Terminate => "walsender terminated",
             Self::Answers { .. } => "odd answers",
             Self::Retention => "retention",
             Self::MadeAnew { .. } => "topic made anew",
             Self::Compaction => "compaction",
             Self::ClockJump { .. } => "clock jump",
+            Self::Forget { .. } => "forgotten ids",
             Self::Foreign { .. } => "foreign records",
         }
     }
@@ -272,6 +295,8 @@ impl Plan {
         faults.extend(foreign(seed, length));
         faults.extend(shut_down(seed, length));
         faults.extend(compaction(seed, length));
+        faults.extend(late_slot(seed, length));
+        faults.extend(forget(seed, length));
         faults.extend(delivery.made_anew(seed, length));
         faults.sort_by_key(|fault| fault.at);
         faults.iter_mut().enumerate().for_each(|(number, fault)| fault.number = number);
@@ -328,6 +353,24 @@ fn compaction(seed: u64, length: u64) -> Vec<Fault> {
     let count = if chance.one_in(8) { chance.between(1, 4) } else { 0 };
     let one = |_| Fault { number: 0, at: chance.between(500, length), kind: Kind::Compaction };
     (0..count).map(one).collect()
+}
+
+/// In one of sixteen histories the slot comes to the promoted standby after it, but within `slot.missing_timeout`.
+fn late_slot(seed: u64, length: u64) -> Option<Fault> {
+    let mut chance = Chance::of(seed, "late slot");
+    let (at, time) = (chance.between(2000, length), chance.between(100, 3000));
+    let kind = Kind::PromoteLate { time, missing: chance.between(100, 20_000) };
+    chance.one_in(16).then_some(Fault { number: 0, at, kind })
+}
+
+/// In one of sixteen histories.
+fn forget(seed: u64, length: u64) -> Option<Fault> {
+    let mut chance = Chance::of(seed, "forgotten ids");
+    let at = chance.between(500, length);
+    let late = chance.pick(&[Late::Nothing, Late::Frozen, Late::Frozen, Late::Bytes]);
+    let (quiet, after) = (chance.between(80_000, 100_000), chance.between(0, 4000));
+    let kind = Kind::Forget { who: 'a', late, quiet, after };
+    chance.one_in(16).then_some(Fault { number: 0, at, kind })
 }
 
 fn kind(chance: &mut Chance, instances: usize, promoted: &mut bool) -> Kind {

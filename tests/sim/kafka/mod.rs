@@ -6,6 +6,7 @@ pub mod batch;
 mod cleaner;
 mod controller;
 mod foreign;
+mod forget;
 pub mod partition;
 mod reader;
 mod replicas;

@@ -7,12 +7,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use pgsluice::{
     batch::log::{Entries, Marker},
     stored::Name,
 };
+use tokio::time::Instant;
 
 use super::batch::seal;
 
@@ -53,6 +55,7 @@ pub struct Entry {
     pub transactional: bool,
     pub marker: Option<Marker>,
     pub names: Vec<Name>,
+    pub at: Instant,
 }
 
 /// What is known of an id: its epoch, and its last batches by first and last sequence, with offsets.
@@ -75,6 +78,8 @@ pub struct Partition {
     pub high: usize,
     pub log_start: i64,
     known: BTreeMap<i64, Known>,
+    /// By id, how many entries of the log nobody remembers.
+    forgotten: BTreeMap<i64, usize>,
     /// Transactions that are open, by id.
     pub open: BTreeSet<i64>,
     /// Names of transactions that are open.
@@ -100,6 +105,7 @@ impl Partition {
             high: 0,
             log_start: 0,
             known: BTreeMap::new(),
+            forgotten: BTreeMap::new(),
             open: BTreeSet::new(),
             pending: BTreeMap::new(),
         }
@@ -168,6 +174,7 @@ impl Partition {
             transactional: entry.transactional,
             marker: None,
             names,
+            at: Instant::now(),
         };
         self.append(entry);
         Verdict::Appended(base, self.log.len())
@@ -190,6 +197,7 @@ impl Partition {
             transactional: true,
             marker: Some(if commit { Marker::Commit } else { Marker::Abort }),
             names: Vec::new(),
+            at: Instant::now(),
         };
         self.append(entry);
         true
@@ -232,7 +240,10 @@ impl Partition {
         self.log.truncate(self.has[leader]);
         self.has.iter_mut().for_each(|has| *has = (*has).min(self.log.len()));
         (self.known, self.open) = (BTreeMap::new(), BTreeSet::new());
-        for entry in &self.log {
+        for (at, entry) in self.log.iter().enumerate() {
+            if self.forgotten.get(&entry.id).is_some_and(|forgotten| at < *forgotten) {
+                continue;
+            }
             Self::note(&mut self.known, &mut self.open, entry);
         }
     }
@@ -243,6 +254,20 @@ impl Partition {
             let earlier = known.batches.len().saturating_sub(1);
             known.batches.drain(..earlier);
         }
+    }
+
+    /// Who has written nothing for so long is known no more, unless a transaction is open. Gives them.
+    pub fn expire(&mut self, time: Duration) -> Vec<i64> {
+        let old = |id: &&i64| {
+            let last = self.log.iter().rev().find(|entry| entry.id == **id);
+            !self.open.contains(id) && last.is_none_or(|entry| entry.at.elapsed() >= time)
+        };
+        let old: Vec<i64> = self.known.keys().filter(old).copied().collect();
+        for id in &old {
+            self.known.remove(id);
+            self.forgotten.insert(*id, self.log.len());
+        }
+        old
     }
 
     /// Everything before this is deleted.

@@ -67,6 +67,10 @@ struct State {
     saved: u64,
     synced: u64,
     active: Option<i32>,
+    /// The slot is not there.
+    missing: bool,
+    /// And was not at some time.
+    lacked: bool,
     /// Walsenders that are to end.
     terminated: Vec<i32>,
     /// It ends as soon as its walsender does, and is away for so long.
@@ -96,6 +100,8 @@ impl Server {
             saved: BEGIN,
             synced: BEGIN,
             active: None,
+            missing: false,
+            lacked: false,
             terminated: Vec::new(),
             stopping: None,
             parts,
@@ -234,12 +240,12 @@ impl Server {
         }
     }
 
-    /// Its standby takes over, which has not got the last transactions.
-    pub fn promote(&self, away: Duration) {
+    /// Its standby takes over, which has not got the last transactions; `false`: it has before.
+    pub fn promote(&self, away: Duration) -> bool {
         {
             let mut state = self.lock();
             if state.host == 2 {
-                return;
+                return false;
             }
             let behind = match state.chance.below(3) {
                 0 => 0,
@@ -262,6 +268,19 @@ impl Server {
             state.saved = state.confirmed;
         }
         self.restart(false, away);
+        true
+    }
+
+    /// From now on it is missing, or is there.
+    pub fn lack_slot(&self, missing: bool) {
+        self.trace.say(format_args!("the slot is missing: {missing}"));
+        let mut state = self.lock();
+        (state.missing, state.lacked) = (missing, true);
+    }
+
+    /// Whether it ever was missing.
+    pub fn lacked_slot(&self) -> bool {
+        self.lock().lacked
     }
 
     /// `pg_terminate_backend` of the walsender.

@@ -78,8 +78,11 @@ impl Server {
     fn start(&self, end: &End, pid: i32) -> bool {
         let mut out = Vec::new();
         let mut state = self.lock();
-        let free = state.active.is_none();
-        if free {
+        let free = state.active.is_none() && !state.missing;
+        if state.missing {
+            error(&mut out, "ERROR", "42704", "replication slot \"cdc\" does not exist");
+            message(&mut out, b'Z', b"I");
+        } else if free {
             state.active = Some(pid);
             self.trace.say(format_args!("the slot is {pid}'s, at {:x}", state.confirmed));
             message(&mut out, b'W', &[0, 0, 0]);

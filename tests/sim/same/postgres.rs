@@ -29,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 fn the_model_of_postgres_answers_as_postgres_does() {
     let mut options = options('a', None).postgres;
     options.hosts.truncate(1);
-    let model = with_servers(async |server| {
+    let model = with_servers(async |server, _| {
         let mut asker = Asker::new(Source::Model(server), options.clone());
         asker.ask().await;
         asker.told

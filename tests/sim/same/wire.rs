@@ -65,7 +65,7 @@ impl Walsender {
     }
 
     /// Until a keepalive that will do; whether it wants a reply.
-    pub async fn keepalive(&mut self, will_do: impl Fn(u64, bool) -> bool) -> bool {
+    pub async fn keepalive(&mut self, mut will_do: impl FnMut(u64, bool) -> bool) -> bool {
         loop {
             let (tag, body) = self.frame().await.expect("the stream goes on");
             if (tag, body.first()) == (b'd', Some(&b'k')) {
