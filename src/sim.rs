@@ -65,12 +65,14 @@ pub enum Bug {
     AbortedCounts,
     /// The read-back ends at a name that is not ours.
     EndsAtForeign,
+    /// Nothing is thought to be gone with the topic that was there before.
+    AnewIsWhole,
 }
 
 #[cfg(feature = "sim")]
 impl Bug {
     /// Each of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::ConfirmBeforeAck,
         Self::KeepaliveOverOpen,
         Self::StaleDeliveries,
@@ -95,6 +97,7 @@ impl Bug {
         Self::CutAnywhere,
         Self::AbortedCounts,
         Self::EndsAtForeign,
+        Self::AnewIsWhole,
     ];
 
     /// Whether it is one of transactions, and is nowhere else.
