@@ -62,9 +62,10 @@ struct State {
     identities: BTreeMap<String, (i64, i16)>,
     /// Topics that were made anew: no marker stands in them before they are taken.
     anew: BTreeSet<Arc<str>>,
-    /// Rows that were in them before. Where PostgreSQL has no confirmation of one it comes again, and what
-    /// was written before the topic was taken anew may be in front of it.
-    gone: BTreeSet<Row>,
+    /// By partition of those and key, the last record and the newest. What was stored there and is not confirmed
+    /// comes again, behind what was written before the topic was taken anew; then all that followed comes again, so that
+    /// no key is left with an old value.
+    ends: BTreeMap<(Arc<str>, i32, u64), (Row, Row)>,
     /// Brokers have forgotten producers.
     forgot: bool,
     /// Partitions where somebody wrote for one of these two reasons who would be shut out otherwise: there
@@ -108,7 +109,7 @@ impl Oracle {
             fenced: BTreeMap::new(),
             identities: BTreeMap::new(),
             anew: BTreeSet::new(),
-            gone: BTreeSet::new(),
+            ends: BTreeMap::new(),
             forgot: false,
             loose: BTreeSet::new(),
             consumer: Consumer::default(),
@@ -200,14 +201,19 @@ impl Oracle {
                 state.stored.insert(row, place.clone());
                 continue;
             }
+            if state.anew.contains(topic) {
+                let key = state.committed.get(&group).and_then(|keys| keys.get(row.2 as usize));
+                let place = (Arc::clone(topic), partition, key.copied().unwrap_or(0));
+                let (last, newest) = state.ends.entry(place).or_insert((row, row));
+                (*last, *newest) = (row, row.max(*newest));
+                state.stored.insert(row, (Arc::clone(topic), partition));
+                continue;
+            }
             if let Some((topic, partition)) = state.stored.insert(row, place.clone()) {
                 state.trace.broken(format_args!(
                     "{}[{}] at {offset} repeats {row:x?}, which is in {topic}[{partition}]",
                     place.0, place.1
                 ));
-            }
-            if state.gone.contains(&row) && state.anew.contains(topic) {
-                continue;
             }
             let last = state.last.entry(place.clone()).or_insert((0, 0, 0));
             if row <= *last {
@@ -237,10 +243,20 @@ impl Oracle {
     /// Nothing comes any more: the consumer has all that the primary has, and no part of anything.
     pub fn finished(&self) {
         let state = self.0.lock().unwrap();
+        state.trace.checked();
+        let tight = |topic: &Arc<str>, partition: i32| {
+            !state.loose.contains(&(Arc::clone(topic), partition))
+        };
+        for ((topic, partition, key), (last, newest)) in &state.ends {
+            if last != newest && tight(topic, *partition) {
+                state.trace.broken(format_args!(
+                    "{topic}[{partition}] was made anew, and leaves key {key} with {last:x?}, not {newest:x?}"
+                ));
+            }
+        }
         if !state.promise.committed {
             return;
         }
-        state.trace.checked();
         let unapplied =
             |group: &&Group| !state.lost.contains(group) && !state.consumer.applied(group);
         if let Some(group) = state.committed.keys().find(unapplied) {
@@ -274,14 +290,8 @@ impl Oracle {
     /// A topic is deleted: what it held is gone, and nobody is shut out from what comes in its place.
     pub fn deleted(&self, topic: &str) {
         let mut state = self.0.lock().unwrap();
-        let State { stored, gone, .. } = &mut *state;
-        stored.retain(|row, (of, _)| {
-            let stays = &**of != topic;
-            if !stays {
-                gone.insert(*row);
-            }
-            stays
-        });
+        state.stored.retain(|_, (of, _)| &**of != topic);
+        state.ends.retain(|(of, ..), _| &**of != topic);
         state.last.retain(|(of, _), _| &**of != topic);
         state.fenced.retain(|(of, ..), _| &**of != topic);
         state.anew.insert(Arc::from(topic));

@@ -148,6 +148,21 @@ impl Walsender {
         all.push(Came::End);
         all
     }
+
+    /// The same, with each position confirmed that a reply is wanted to, from this one on.
+    pub async fn confirmed(&mut self, mut at: u64) -> Vec<Came> {
+        let mut all = Vec::new();
+        self.status(at, false).await;
+        while let Some((tag, body)) = self.frame().await {
+            if (tag, body.first()) == (b'd', Some(&b'k')) && body[17] == 1 {
+                at = at.max(number(&body[1..]));
+                self.status(at, false).await;
+            }
+            all.extend(came(tag, &body));
+        }
+        all.push(Came::End);
+        all
+    }
 }
 
 fn came(tag: u8, body: &[u8]) -> Option<Came> {
