@@ -63,12 +63,16 @@ pub enum Bug {
     CutAnywhere,
     /// What is read back counts, whether or not its transaction was committed.
     AbortedCounts,
+    /// The read-back ends at a name that is not ours.
+    EndsAtForeign,
+    /// Nothing is thought to be gone with the topic that was there before.
+    AnewIsWhole,
 }
 
 #[cfg(feature = "sim")]
 impl Bug {
     /// Each of them.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::ConfirmBeforeAck,
         Self::KeepaliveOverOpen,
         Self::StaleDeliveries,
@@ -92,6 +96,8 @@ impl Bug {
         Self::NothingDeferred,
         Self::CutAnywhere,
         Self::AbortedCounts,
+        Self::EndsAtForeign,
+        Self::AnewIsWhole,
     ];
 
     /// Whether it is one of transactions, and is nowhere else.

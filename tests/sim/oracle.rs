@@ -48,8 +48,8 @@ struct State {
     promise: Promise,
     /// Rows that the primary has and that are not stored for good, by commit LSN.
     missing: BTreeMap<u64, BTreeSet<Row>>,
-    /// All that was ever committed, by number of rows.
-    committed: BTreeMap<Group, u32>,
+    /// All that was ever committed, by its rows' keys.
+    committed: BTreeMap<Group, Vec<u64>>,
     /// What a promoted standby had not got.
     lost: BTreeSet<Group>,
     /// Rows that are stored for good, and the last of them.
@@ -58,6 +58,19 @@ struct State {
     last: BTreeMap<(Arc<str>, i32), Row>,
     /// By topic, partition and producer id, the highest epoch of a marker.
     fenced: BTreeMap<(Arc<str>, i32, i64), i16>,
+    /// By transactional id, who has it.
+    identities: BTreeMap<String, (i64, i16)>,
+    /// Topics that were made anew: no marker stands in them before they are taken.
+    anew: BTreeSet<Arc<str>>,
+    /// By partition of those and key, the last record and the newest. What was stored there and is not confirmed
+    /// comes again, behind what was written before the topic was taken anew; then all that followed comes again, so that
+    /// no key is left with an old value.
+    ends: BTreeMap<(Arc<str>, i32, u64), (Row, Row)>,
+    /// Brokers have forgotten producers.
+    forgot: bool,
+    /// Partitions where somebody wrote for one of these two reasons who would be shut out otherwise: there
+    /// rows may be repeated.
+    loose: BTreeSet<(Arc<str>, i32)>,
     consumer: Consumer,
     /// As far as PostgreSQL could forget, whatever it crashes.
     safe: u64,
@@ -78,7 +91,7 @@ impl State {
     }
 
     fn size(&self, group: &Group) -> usize {
-        self.committed.get(group).copied().unwrap_or(0) as usize
+        self.committed.get(group).map_or(0, Vec::len)
     }
 }
 
@@ -94,18 +107,23 @@ impl Oracle {
             stored: BTreeMap::new(),
             last: BTreeMap::new(),
             fenced: BTreeMap::new(),
+            identities: BTreeMap::new(),
+            anew: BTreeSet::new(),
+            ends: BTreeMap::new(),
+            forgot: false,
+            loose: BTreeSet::new(),
             consumer: Consumer::default(),
             safe: 0,
         })))
     }
 
-    /// PostgreSQL committed a transaction of so many published rows.
-    pub fn commit(&self, timeline: u32, commit: u64, rows: u32) {
+    /// PostgreSQL committed a transaction of published rows with these keys.
+    pub fn commit(&self, timeline: u32, commit: u64, keys: Vec<u64>) {
         let mut state = self.0.lock().unwrap();
-        if rows > 0 {
-            state.committed.insert((timeline, commit), rows);
-            let all = (0..rows).map(|index| (timeline, commit, index));
+        if !keys.is_empty() {
+            let all = (0..keys.len() as u32).map(|index| (timeline, commit, index));
             state.missing.insert(commit, all.collect());
+            state.committed.insert((timeline, commit), keys);
         }
     }
 
@@ -179,6 +197,18 @@ impl Oracle {
                     "{topic}[{partition}] at {offset} holds a row that was never committed: {row:x?}"
                 ));
             }
+            if state.loose.contains(&place) {
+                state.stored.insert(row, place.clone());
+                continue;
+            }
+            if state.anew.contains(topic) {
+                let key = state.committed.get(&group).and_then(|keys| keys.get(row.2 as usize));
+                let place = (Arc::clone(topic), partition, key.copied().unwrap_or(0));
+                let (last, newest) = state.ends.entry(place).or_insert((row, row));
+                (*last, *newest) = (row, row.max(*newest));
+                state.stored.insert(row, (Arc::clone(topic), partition));
+                continue;
+            }
             if let Some((topic, partition)) = state.stored.insert(row, place.clone()) {
                 state.trace.broken(format_args!(
                     "{}[{}] at {offset} repeats {row:x?}, which is in {topic}[{partition}]",
@@ -202,7 +232,7 @@ impl Oracle {
     pub fn consumed(&self) {
         let mut state = self.0.lock().unwrap();
         let State { consumer, committed, lost, promise, trace, .. } = &mut *state;
-        let size = |group: &Group| committed.get(group).copied().unwrap_or(0) as usize;
+        let size = |group: &Group| committed.get(group).map_or(0, Vec::len);
         // What was cut in two may have lost the second part.
         let late = consumer.apply(size, |group| !promise.whole && lost.contains(group));
         if let Some(late) = late.filter(|late| promise.ordered && !lost.contains(late)) {
@@ -213,10 +243,20 @@ impl Oracle {
     /// Nothing comes any more: the consumer has all that the primary has, and no part of anything.
     pub fn finished(&self) {
         let state = self.0.lock().unwrap();
+        state.trace.checked();
+        let tight = |topic: &Arc<str>, partition: i32| {
+            !state.loose.contains(&(Arc::clone(topic), partition))
+        };
+        for ((topic, partition, key), (last, newest)) in &state.ends {
+            if last != newest && tight(topic, *partition) {
+                state.trace.broken(format_args!(
+                    "{topic}[{partition}] was made anew, and leaves key {key} with {last:x?}, not {newest:x?}"
+                ));
+            }
+        }
         if !state.promise.committed {
             return;
         }
-        state.trace.checked();
         let unapplied =
             |group: &&Group| !state.lost.contains(group) && !state.consumer.applied(group);
         if let Some(group) = state.committed.keys().find(unapplied) {
@@ -234,6 +274,10 @@ impl Oracle {
         let highest = state.fenced.entry((Arc::clone(topic), partition, id)).or_insert(-1);
         let (before, trace) = (*highest, state.trace.clone());
         trace.checked();
+        let ours = state.identities.values().any(|one| *one == (id, epoch));
+        if !marker && !ours && (state.forgot || state.anew.contains(topic)) {
+            state.loose.insert((Arc::clone(topic), partition));
+        }
         if marker {
             state.fenced.insert((Arc::clone(topic), partition, id), before.max(epoch));
         } else if epoch < before {
@@ -241,6 +285,28 @@ impl Oracle {
                 "{topic}[{partition}] takes epoch {epoch} after {before}'s marker"
             ));
         }
+    }
+
+    /// A topic is deleted: what it held is gone, and nobody is shut out from what comes in its place.
+    pub fn deleted(&self, topic: &str) {
+        let mut state = self.0.lock().unwrap();
+        state.stored.retain(|_, (of, _)| &**of != topic);
+        state.ends.retain(|(of, ..), _| &**of != topic);
+        state.last.retain(|(of, _), _| &**of != topic);
+        state.fenced.retain(|(of, ..), _| &**of != topic);
+        state.anew.insert(Arc::from(topic));
+    }
+
+    /// A partition's leader has forgotten a producer.
+    pub fn forgotten_id(&self, topic: &Arc<str>, partition: i32, id: i64) {
+        let mut state = self.0.lock().unwrap();
+        state.forgot = true;
+        state.fenced.remove(&(Arc::clone(topic), partition, id));
+    }
+
+    /// Who has a transactional id now.
+    pub fn identity(&self, name: &str, id: i64, epoch: i16) {
+        self.0.lock().unwrap().identities.insert(name.to_owned(), (id, epoch));
     }
 
     /// PostgreSQL was told that all below is stored.
@@ -264,6 +330,13 @@ impl Oracle {
     /// See [`Self::forgotten`].
     pub fn told(&self) -> u64 {
         self.0.lock().unwrap().safe
+    }
+
+    /// A row's key.
+    pub fn key(&self, name: &Name) -> Option<u64> {
+        let state = self.0.lock().unwrap();
+        let keys = state.committed.get(&(name.timeline, name.commit.get()))?;
+        keys.get(name.index as usize).copied()
     }
 
     /// How many rows are still to be stored.

@@ -65,6 +65,15 @@ impl Delivery {
         late.then_some(Fault { number: 0, at, kind })
     }
 
+    /// In every tenth history without transactions: what of one was in the topic would be missing from it.
+    fn made_anew(self, seed: u64, length: u64) -> Option<Fault> {
+        let mut chance = Chance::of(seed, "made anew");
+        let (at, away) = (chance.between(300, length), chance.between(0, 2500));
+        let kind = Kind::MadeAnew { topic: chance.below(2) as usize, away };
+        let anew = self == Self::Idempotent && chance.one_in(10);
+        anew.then_some(Fault { number: 0, at, kind })
+    }
+
     /// With transactions in every process.
     pub fn is_transactional(self) -> bool {
         matches!(self, Self::Transactional(_))
@@ -153,8 +162,17 @@ pub enum Kind {
         crash: bool,
         time: u64,
     },
+    /// It ends once its walsender's client has confirmed everything.
+    ShutDown {
+        time: u64,
+    },
     Promote {
         time: u64,
+    },
+    /// The slot is not there before so long after it.
+    PromoteLate {
+        time: u64,
+        missing: u64,
     },
     Terminate,
     /// So many batches are refused for a moment's reason, or stored with an answer that does not say so.
@@ -164,8 +182,49 @@ pub enum Kind {
     },
     /// What is confirmed is deleted.
     Retention,
+    /// A topic is deleted, and made again after so long.
+    MadeAnew {
+        topic: usize,
+        away: u64,
+    },
+    /// Of what is confirmed the last record of each key stays.
+    Compaction,
     ClockJump {
         seconds: i64,
+    },
+    /// Nothing is written for so long that brokers forget all ids, and meanwhile this one stands still, or is started
+    /// anew while what it sent before is still on its way; until so long after.
+    Forget {
+        who: char,
+        late: Late,
+        quiet: u64,
+        after: u64,
+    },
+    /// Somebody else writes into our topics.
+    Foreign {
+        writer: Writer,
+        batches: u64,
+    },
+}
+
+/// What of a process comes late.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Late {
+    Nothing,
+    Frozen,
+    Bytes,
+}
+
+/// Somebody who knows nothing of us.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Writer {
+    /// Without a producer id.
+    Plain,
+    Idempotent,
+    /// All in one transaction, which is open for so long.
+    Transactional {
+        commit: bool,
+        open: u64,
     },
 }
 
@@ -186,11 +245,17 @@ impl Kind {
             Self::MoveLeaders => "leaders moved",
             Self::SlowReplicas { .. } => "slow replicas",
             Self::PostgresRestart { .. } => "PostgreSQL restart",
+            Self::ShutDown { .. } => "PostgreSQL fast shutdown",
             Self::Promote { .. } => "promotion",
+            Self::PromoteLate { .. } => "promotion, the slot comes later",
             Self::Terminate => "walsender terminated",
             Self::Answers { .. } => "odd answers",
             Self::Retention => "retention",
+            Self::MadeAnew { .. } => "topic made anew",
+            Self::Compaction => "compaction",
             Self::ClockJump { .. } => "clock jump",
+            Self::Forget { .. } => "forgotten ids",
+            Self::Foreign { .. } => "foreign records",
         }
     }
 }
@@ -227,6 +292,12 @@ impl Plan {
             faults.push(Fault { number: 0, at, kind });
         }
         faults.extend(delivery.late(seed, length));
+        faults.extend(foreign(seed, length));
+        faults.extend(shut_down(seed, length));
+        faults.extend(compaction(seed, length));
+        faults.extend(late_slot(seed, length));
+        faults.extend(forget(seed, length));
+        faults.extend(delivery.made_anew(seed, length));
         faults.sort_by_key(|fault| fault.at);
         faults.iter_mut().enumerate().for_each(|(number, fault)| fault.number = number);
         let pause = chance.pick(&[40, 120, 400]);
@@ -250,6 +321,56 @@ impl Plan {
         self.faults.retain(|fault| faults.contains(&(fault.number as u64)));
         self
     }
+}
+
+/// A fifth of the histories have others in their topics.
+fn foreign(seed: u64, length: u64) -> Vec<Fault> {
+    let mut chance = Chance::of(seed, "foreign writers");
+    let count = if chance.one_in(5) { chance.between(1, 4) } else { 0 };
+    let mut one = |_| {
+        let at = chance.between(100, length);
+        let (commit, open) = (chance.one_in(2), chance.between(0, 9000));
+        let writer = match chance.below(4) {
+            0 => Writer::Plain,
+            1 => Writer::Idempotent,
+            _ => Writer::Transactional { commit, open },
+        };
+        Fault { number: 0, at, kind: Kind::Foreign { writer, batches: chance.between(1, 12) } }
+    };
+    (0..count).map(&mut one).collect()
+}
+
+/// In every tenth history PostgreSQL is told to end in good order.
+fn shut_down(seed: u64, length: u64) -> Option<Fault> {
+    let mut chance = Chance::of(seed, "fast shutdown");
+    let (at, time) = (chance.between(200, length), chance.between(100, 3000));
+    chance.one_in(10).then_some(Fault { number: 0, at, kind: Kind::ShutDown { time } })
+}
+
+/// In every eighth history the topics are compacted, again and again.
+fn compaction(seed: u64, length: u64) -> Vec<Fault> {
+    let mut chance = Chance::of(seed, "compaction");
+    let count = if chance.one_in(8) { chance.between(1, 4) } else { 0 };
+    let one = |_| Fault { number: 0, at: chance.between(500, length), kind: Kind::Compaction };
+    (0..count).map(one).collect()
+}
+
+/// In one of sixteen histories the slot comes to the promoted standby after it, but within `slot.missing_timeout`.
+fn late_slot(seed: u64, length: u64) -> Option<Fault> {
+    let mut chance = Chance::of(seed, "late slot");
+    let (at, time) = (chance.between(2000, length), chance.between(100, 3000));
+    let kind = Kind::PromoteLate { time, missing: chance.between(100, 20_000) };
+    chance.one_in(16).then_some(Fault { number: 0, at, kind })
+}
+
+/// In one of sixteen histories.
+fn forget(seed: u64, length: u64) -> Option<Fault> {
+    let mut chance = Chance::of(seed, "forgotten ids");
+    let at = chance.between(500, length);
+    let late = chance.pick(&[Late::Nothing, Late::Frozen, Late::Frozen, Late::Bytes]);
+    let (quiet, after) = (chance.between(80_000, 100_000), chance.between(0, 4000));
+    let kind = Kind::Forget { who: 'a', late, quiet, after };
+    chance.one_in(16).then_some(Fault { number: 0, at, kind })
 }
 
 fn kind(chance: &mut Chance, instances: usize, promoted: &mut bool) -> Kind {

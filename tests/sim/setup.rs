@@ -50,6 +50,7 @@ pub fn options(who: char, transactions: Option<Transactions>) -> app::Options {
             ("kafka.connect_timeout", "4s"),
             ("kafka.retry_max", "1s"),
             ("topic.unlisted", "route"),
+            ("topic.create", "true"),
             ("admin.listen", ""),
         ];
         let set = set.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
@@ -74,7 +75,7 @@ pub fn options(who: char, transactions: Option<Transactions>) -> app::Options {
 }
 
 /// In a world with nothing in it but the two servers.
-pub fn with_servers<T>(body: impl AsyncFnOnce(Server) -> T) -> T {
+pub fn with_servers<T>(body: impl AsyncFnOnce(Server, Cluster) -> T) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -85,8 +86,8 @@ pub fn with_servers<T>(body: impl AsyncFnOnce(Server) -> T) -> T {
         let net = Net::new(1, trace.clone(), Arc::new(|_, _, _| {}));
         hooks(&net, &Arc::default(), None);
         let oracle = Oracle::new(trace.clone(), Promise::default());
-        let _kafka = Cluster::new(1, &TOPICS, net.clone(), trace.clone(), oracle.clone());
-        let done = body(Server::new(1, false, net.clone(), trace, oracle)).await;
+        let kafka = Cluster::new(1, &TOPICS, net.clone(), trace.clone(), oracle.clone());
+        let done = body(Server::new(1, false, net.clone(), trace, oracle), kafka).await;
         net.end();
         done
     });

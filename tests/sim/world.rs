@@ -2,7 +2,7 @@
 //! that was committed is stored.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::Rc,
     sync::{
@@ -29,7 +29,7 @@ use super::{
     kafka::{self, Cluster},
     net::Net,
     oracle::Oracle,
-    plan::{Delivery, Fault, Kind, Plan},
+    plan::{Delivery, Fault, Kind, Late, Plan},
     postgres::{Change, Server, TABLES},
     setup::{TOPICS, hooks, options, watch_leases},
     trace::{Told, Trace},
@@ -95,6 +95,9 @@ struct World {
     delivery: Delivery,
     starts: Rc<RefCell<Chance>>,
     processes: Rc<RefCell<BTreeMap<char, Process>>>,
+    /// Until then something is written, unless it is quiet.
+    end: Rc<Cell<Instant>>,
+    quiet: Rc<Cell<bool>>,
 }
 
 async fn history(plan: Plan, bug: Option<Bug>, keep: bool) -> Outcome {
@@ -120,6 +123,8 @@ async fn history(plan: Plan, bug: Option<Bug>, keep: bool) -> Outcome {
         delivery: plan.delivery,
         starts: Rc::new(RefCell::new(Chance::of(plan.seed, "starts"))),
         processes: Rc::default(),
+        end: Rc::new(Cell::new(begin)),
+        quiet: Rc::default(),
     };
     world.tell(&plan, begin).await;
     world.net.end();
@@ -128,11 +133,11 @@ async fn history(plan: Plan, bug: Option<Bug>, keep: bool) -> Outcome {
 
 impl World {
     async fn tell(&self, plan: &Plan, begin: Instant) {
-        let end = begin + Duration::from_millis(plan.length);
+        self.end.set(begin + Duration::from_millis(plan.length));
         for who in ['a', 'b'].into_iter().take(plan.instances) {
             self.start(who);
         }
-        spawn_local(self.clone().write(plan.clone(), end));
+        spawn_local(self.clone().write(plan.clone()));
         if plan.delivery != Delivery::Idempotent {
             spawn_local(self.kafka.clone().consume(plan.seed));
         }
@@ -142,8 +147,14 @@ impl World {
                 return;
             }
             self.strike(*fault);
+            if let Kind::Forget { who, late, quiet, after } = fault.kind {
+                self.quiet.set(true);
+                self.forget(who, late, quiet, after).await;
+                self.end.set(self.end.get() + Duration::from_millis(quiet));
+                self.quiet.set(false);
+            }
         }
-        sleep_until(end).await;
+        sleep_until(self.end.get()).await;
         self.heal();
         let patience = Instant::now() + PATIENCE;
         while !(self.postgres.done() && self.oracle.missing() == 0) {
@@ -172,7 +183,7 @@ impl World {
         }
         self.trace.say(format_args!("{who} begins"));
         let (status, _) = watch::channel(Status::default());
-        let trace = self.trace.clone();
+        let (trace, this) = (self.trace.clone(), self.clone());
         let transactions = match self.delivery {
             Delivery::Idempotent => None,
             Delivery::Transactional(transactions) => Some(transactions),
@@ -183,6 +194,11 @@ impl World {
         let options = options(who, transactions);
         spawn_local(gated(gate, async move {
             match Box::pin(app::run(options, status, stop.clone())).await {
+                // Nobody can know that there was a slot: whoever looks after it starts it again.
+                Err(error) if this.postgres.lacked_slot() && this.kafka.keeps_nothing() => {
+                    trace.say(format_args!("{who} is to be started again: {}", chain(&error)));
+                    this.later(500, move |this| this.start(who));
+                }
                 Err(error) if !stop.is_cancelled() => {
                     trace.broken(format_args!("{who} gives up: {}", chain(&error)));
                 }
@@ -192,10 +208,13 @@ impl World {
     }
 
     /// Transactions of one to a few rows, in one table or both, and some of tables that nobody streams.
-    async fn write(self, plan: Plan, end: Instant) {
+    async fn write(self, plan: Plan) {
         let mut chance = Chance::of(plan.seed, "writer");
-        while Instant::now() < end {
+        while Instant::now() < self.end.get() {
             sleep(chance.ms(1, plan.pause)).await;
+            if self.quiet.get() {
+                continue;
+            }
             let count = match chance.below(12) {
                 0 => 0,
                 1 => chance.between(5, 40),
@@ -272,12 +291,51 @@ impl World {
             Kind::PostgresRestart { crash, time } => {
                 self.postgres.restart(crash, Duration::from_millis(time))
             }
-            Kind::Promote { time } => self.postgres.promote(Duration::from_millis(time)),
+            Kind::ShutDown { time } => self.postgres.shut_down(Duration::from_millis(time)),
+            Kind::Promote { time } => {
+                self.postgres.promote(Duration::from_millis(time));
+            }
+            Kind::PromoteLate { time, missing } => {
+                if self.postgres.promote(Duration::from_millis(time)) {
+                    self.postgres.lack_slot(true);
+                    self.later(time + missing, |this| this.postgres.lack_slot(false));
+                }
+            }
             Kind::Terminate => self.postgres.terminate(),
             Kind::Answers { broker, count } => self.kafka.mistreat(broker, count),
             Kind::Retention => self.kafka.delete(&self.oracle),
+            Kind::MadeAnew { topic, away } => {
+                let (name, partitions) = TOPICS[topic];
+                self.kafka.delete_topic(name);
+                self.later(away, move |this| {
+                    this.kafka.make_topic(name, partitions);
+                });
+            }
+            Kind::Compaction => self.kafka.compact(),
+            Kind::Forget { .. } => {} // it takes time: `forget`
+            Kind::Foreign { writer, batches } => self.kafka.foreign(writer, batches),
             Kind::ClockJump { seconds } => self.jump.store(seconds, Ordering::Relaxed),
         }
+    }
+
+    /// Nothing is written until the brokers know nobody any more.
+    async fn forget(&self, who: char, late: Late, quiet: u64, after: u64) {
+        let over = quiet + after;
+        match (late, self.gate(who)) {
+            (Late::Frozen, Some(gate)) => {
+                gate.freeze();
+                self.later(over, move |_| gate.thaw());
+            }
+            (Late::Bytes, Some(gate)) => {
+                let until = Instant::now() + Duration::from_millis(over);
+                self.net.hold(who, "kafka", [true, false], until);
+                gate.kill();
+                self.start(who);
+            }
+            _ => {}
+        }
+        sleep(Duration::from_millis(quiet)).await;
+        self.kafka.forget();
     }
 
     /// No fault any more: whoever is frozen goes on, whoever is away comes back.

@@ -28,7 +28,9 @@ impl Cluster {
             return (odd, -1);
         }
         let code = self.wait(until, |state| {
-            let partition = state.partition(topic, number)?;
+            let Some(partition) = state.partition(topic, number) else {
+                return Some(code::UNKNOWN_TOPIC);
+            };
             if partition.epoch != epoch {
                 return Some(code::NOT_LEADER);
             }
@@ -128,7 +130,8 @@ impl Cluster {
                 let upto = {
                     let mut state = this.lock();
                     let runs = state.runs();
-                    let Some(partition) = state.partition(&topic, number) else { return };
+                    // To one that is gone it is as good as written.
+                    let Some(partition) = state.partition(&topic, number) else { break };
                     match partition
                         .leader
                         .filter(|leader| runs[*leader] && partition.isr.len() >= MIN_ISR)
@@ -145,7 +148,9 @@ impl Cluster {
                     this.replicate_soon(&topic, number);
                     let far = Instant::now() + Duration::from_secs(60);
                     let stored = this.wait(far, |state| {
-                        let partition = state.partition(&topic, number)?;
+                        let Some(partition) = state.partition(&topic, number) else {
+                            return Some(true);
+                        };
                         (partition.epoch != epoch || partition.high >= upto)
                             .then_some(partition.high >= upto)
                     });

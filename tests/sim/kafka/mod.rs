@@ -2,11 +2,16 @@
 //! who is away.
 
 mod append;
+pub mod batch;
+mod cleaner;
 mod controller;
+mod foreign;
+mod forget;
 pub mod partition;
 mod reader;
 mod replicas;
 mod serve;
+mod topics;
 mod transactions;
 
 use std::{
@@ -51,6 +56,12 @@ pub struct State {
     slow_until: Instant,
     /// By broker, how many batches are to get an odd answer.
     odd: [u64; 3],
+    /// Counts the topics that were made anew.
+    anew: i32,
+    /// `cleanup.policy` is `compact`.
+    compacted: bool,
+    /// Of those who write here beside us.
+    foreign: Chance,
 }
 
 #[derive(Clone)]
@@ -89,6 +100,9 @@ impl Cluster {
             loading_until: Instant::now(),
             slow_until: Instant::now(),
             odd: [0; 3],
+            anew: 0,
+            compacted: false,
+            foreign: Chance::of(seed, "foreign"),
         };
         let this = Self {
             state: Arc::new(Mutex::new(state)),

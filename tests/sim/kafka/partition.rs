@@ -7,12 +7,16 @@
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use pgsluice::{
     batch::log::{Entries, Marker},
     stored::Name,
 };
+use tokio::time::Instant;
+
+use super::batch::seal;
 
 /// Error codes of the protocol.
 pub mod code {
@@ -25,6 +29,7 @@ pub mod code {
     pub const NOT_COORDINATOR: i16 = 16;
     pub const NOT_ENOUGH_REPLICAS: i16 = 19;
     pub const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
+    pub const TOPIC_EXISTS: i16 = 36;
     pub const OUT_OF_ORDER_SEQUENCE: i16 = 45;
     pub const INVALID_EPOCH: i16 = 47;
     pub const INVALID_TXN_STATE: i16 = 48;
@@ -50,6 +55,7 @@ pub struct Entry {
     pub transactional: bool,
     pub marker: Option<Marker>,
     pub names: Vec<Name>,
+    pub at: Instant,
 }
 
 /// What is known of an id: its epoch, and its last batches by first and last sequence, with offsets.
@@ -62,6 +68,8 @@ struct Known {
 pub struct Partition {
     pub leader: Option<usize>,
     pub epoch: i32,
+    /// Tells topics of one name apart.
+    pub born: i64,
     pub isr: BTreeSet<usize>,
     pub log: Vec<Entry>,
     /// Entries that each broker has.
@@ -70,6 +78,8 @@ pub struct Partition {
     pub high: usize,
     pub log_start: i64,
     known: BTreeMap<i64, Known>,
+    /// By id, how many entries of the log nobody remembers.
+    forgotten: BTreeMap<i64, usize>,
     /// Transactions that are open, by id.
     pub open: BTreeSet<i64>,
     /// Names of transactions that are open.
@@ -88,12 +98,14 @@ impl Partition {
         Self {
             leader: Some(leader),
             epoch: 0,
+            born: 0,
             isr: [0, 1, 2].into(),
             log: Vec::new(),
             has: [0; 3],
             high: 0,
             log_start: 0,
             known: BTreeMap::new(),
+            forgotten: BTreeMap::new(),
             open: BTreeSet::new(),
             pending: BTreeMap::new(),
         }
@@ -162,6 +174,7 @@ impl Partition {
             transactional: entry.transactional,
             marker: None,
             names,
+            at: Instant::now(),
         };
         self.append(entry);
         Verdict::Appended(base, self.log.len())
@@ -184,6 +197,7 @@ impl Partition {
             transactional: true,
             marker: Some(if commit { Marker::Commit } else { Marker::Abort }),
             names: Vec::new(),
+            at: Instant::now(),
         };
         self.append(entry);
         true
@@ -198,6 +212,9 @@ impl Partition {
     }
 
     fn note(known: &mut BTreeMap<i64, Known>, open: &mut BTreeSet<i64>, entry: &Entry) {
+        if entry.id < 0 {
+            return;
+        }
         let known = known.entry(entry.id).or_default();
         if entry.epoch > known.epoch {
             *known = Known { epoch: entry.epoch, batches: VecDeque::new() };
@@ -223,7 +240,10 @@ impl Partition {
         self.log.truncate(self.has[leader]);
         self.has.iter_mut().for_each(|has| *has = (*has).min(self.log.len()));
         (self.known, self.open) = (BTreeMap::new(), BTreeSet::new());
-        for entry in &self.log {
+        for (at, entry) in self.log.iter().enumerate() {
+            if self.forgotten.get(&entry.id).is_some_and(|forgotten| at < *forgotten) {
+                continue;
+            }
             Self::note(&mut self.known, &mut self.open, entry);
         }
     }
@@ -234,6 +254,20 @@ impl Partition {
             let earlier = known.batches.len().saturating_sub(1);
             known.batches.drain(..earlier);
         }
+    }
+
+    /// Who has written nothing for so long is known no more, unless a transaction is open. Gives them.
+    pub fn expire(&mut self, time: Duration) -> Vec<i64> {
+        let old = |id: &&i64| {
+            let last = self.log.iter().rev().find(|entry| entry.id == **id);
+            !self.open.contains(id) && last.is_none_or(|entry| entry.at.elapsed() >= time)
+        };
+        let old: Vec<i64> = self.known.keys().filter(old).copied().collect();
+        for id in &old {
+            self.known.remove(id);
+            self.forgotten.insert(*id, self.log.len());
+        }
+        old
     }
 
     /// Everything before this is deleted.
@@ -277,9 +311,6 @@ fn control(base: i64, id: i64, epoch: i16, commit: bool) -> Vec<u8> {
     out.extend((-1_i32).to_be_bytes());
     out.extend(1_i32.to_be_bytes());
     out.extend([32, 0, 0, 0, 8, 0, 0, 0, u8::from(commit), 12, 0, 0, 0, 0, 0, 0, 0]);
-    let length = i32::try_from(out.len() - 12).unwrap();
-    out[8..12].copy_from_slice(&length.to_be_bytes());
-    let checksum = crc32c::crc32c(&out[21..]);
-    out[17..21].copy_from_slice(&checksum.to_be_bytes());
+    seal(&mut out);
     out
 }

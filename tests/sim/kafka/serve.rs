@@ -80,6 +80,7 @@ impl Cluster {
             9 => self.answer_offsets(broker, reader, &mut w, version).ok()?,
             10 => self.answer_coordinator(client, reader, &mut w).ok()?,
             18 => versions(&mut w, version),
+            19 => self.answer_create(reader, &mut w, version).ok()?,
             22 => self.answer_init(broker, reader, &mut w).await.ok()?,
             24 => self.answer_add_partitions(broker, reader, &mut w).ok()?,
             25 => {
@@ -95,7 +96,10 @@ impl Cluster {
                 self.answer_code(broker, reader, &mut w, end).ok()?;
             }
             28 => self.answer_commit(broker, reader, &mut w, version).ok()?,
-            32 => configs(reader, &mut w, version).ok()?,
+            32 => {
+                let policy = if self.lock().compacted { "compact" } else { "delete" };
+                configs(policy, reader, &mut w, version).ok()?;
+            }
             _ => return None,
         }
         self.trace.say(format_args!("broker {broker} answers {client}: api {key}"));

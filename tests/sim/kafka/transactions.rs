@@ -24,6 +24,8 @@ struct Transaction {
     timeout: Duration,
     /// Counts what was begun.
     number: u64,
+    /// When something was last done with it.
+    at: Instant,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -44,7 +46,32 @@ pub struct Group {
     pending: BTreeMap<i64, BTreeMap<Place, (i64, String)>>,
 }
 
+impl Groups {
+    pub fn is_empty(&self) -> bool {
+        self.0.values().all(|group| group.offsets.is_empty())
+    }
+
+    /// A topic is deleted.
+    pub fn forget(&mut self, topic: &str) {
+        for group in self.0.values_mut() {
+            group.offsets.retain(|place, _| &*place.0 != topic);
+            group.pending.values_mut().for_each(|all| all.retain(|place, _| &*place.0 != topic));
+        }
+    }
+}
+
 impl Transactions {
+    /// Those that were not used for so long are known no more. Gives their names.
+    pub fn expire(&mut self, time: Duration) -> Vec<String> {
+        let old = |one: &Transaction| {
+            matches!(one.state, Phase::Empty | Phase::Complete { .. }) && one.at.elapsed() >= time
+        };
+        let old: Vec<String> =
+            self.0.iter().filter(|(_, one)| old(one)).map(|(name, _)| name.clone()).collect();
+        old.iter().for_each(|name| drop(self.0.remove(name)));
+        old
+    }
+
     /// Whether this id's transaction is open over that partition.
     pub fn includes(&self, id: i64, epoch: i16, topic: &Arc<str>, number: usize) -> bool {
         self.0.values().any(|one| {
@@ -75,7 +102,7 @@ impl Transaction {
                 group.offsets.extend(pending);
             }
         }
-        self.state = Phase::Complete { commit };
+        (self.state, self.at) = (Phase::Complete { commit }, Instant::now());
     }
 
     fn check(&self, id: i64, epoch: i16) -> i16 {
@@ -110,6 +137,7 @@ impl Cluster {
                 groups: BTreeSet::new(),
                 timeout,
                 number: 0,
+                at: Instant::now(),
             }
         });
         match one.state {
@@ -123,8 +151,9 @@ impl Cluster {
             }
             Phase::Empty | Phase::Complete { .. } => {
                 one.epoch += 1;
-                one.timeout = timeout;
+                (one.timeout, one.at) = (timeout, Instant::now());
                 let told = (0, one.id, one.epoch);
+                self.oracle.identity(name, one.id, one.epoch);
                 self.trace.say(format_args!("{name} is {}/{} now", told.1, told.2));
                 told
             }

@@ -111,5 +111,6 @@ fn slot(state: &State) -> Answer {
     let names: Vec<_> = slot.iter().map(|(name, _)| Some(*name)).collect();
     let values: Vec<_> = slot.iter().map(|(_, value)| *value).collect();
     let row = vec![Some(texts(&names)), Some(texts(&values)), text(&lsn(state.end)), bool(false)];
-    (vec![TEXTS, TEXTS, TEXT, BOOL], vec![row])
+    let rows = if state.missing { Vec::new() } else { vec![row] };
+    (vec![TEXTS, TEXTS, TEXT, BOOL], rows)
 }

@@ -24,6 +24,8 @@ pub const TABLES: [&str; 2] = ["accounts", "notes"];
 pub struct Server {
     state: Arc<Mutex<State>>,
     changed: Arc<Notify>,
+    /// It is told to end.
+    stops: Arc<Notify>,
     net: Net,
     trace: Trace,
     oracle: Oracle,
@@ -65,8 +67,14 @@ struct State {
     saved: u64,
     synced: u64,
     active: Option<i32>,
+    /// The slot is not there.
+    missing: bool,
+    /// And was not at some time.
+    lacked: bool,
     /// Walsenders that are to end.
     terminated: Vec<i32>,
+    /// It ends as soon as its walsender does, and is away for so long.
+    stopping: Option<Duration>,
     /// Whether a transaction may come in two parts.
     parts: bool,
 }
@@ -92,12 +100,16 @@ impl Server {
             saved: BEGIN,
             synced: BEGIN,
             active: None,
+            missing: false,
+            lacked: false,
             terminated: Vec::new(),
+            stopping: None,
             parts,
         };
         let this = Self {
             state: Arc::new(Mutex::new(state)),
             changed: Arc::new(Notify::new()),
+            stops: Arc::new(Notify::new()),
             net,
             trace,
             oracle,
@@ -126,9 +138,15 @@ impl Server {
     /// Commits a transaction; without changes it is one of unpublished tables.
     pub fn commit(&self, changes: Vec<Change>) {
         let mut state = self.lock();
-        if !state.gate.runs() {
+        if !state.gate.runs() || state.stopping.is_some() {
             return;
         }
+        self.write(&mut state, changes);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    fn write(&self, state: &mut State, changes: Vec<Change>) {
         let begin = state.end + state.chance.below(4) * 8;
         let commit = begin + 64 * (changes.len() as u64 + 1);
         let end = commit + 48;
@@ -144,10 +162,9 @@ impl Server {
         };
         let rows = transaction.changes.len() as u32;
         self.trace.say(format_args!("commit {commit:x} of {rows} rows"));
-        self.oracle.commit(state.timeline, commit, rows);
+        let keys = transaction.changes.iter().map(|change| change.key).collect();
+        self.oracle.commit(state.timeline, commit, keys);
         state.wal.push(transaction);
-        drop(state);
-        self.changed.notify_waiters();
     }
 
     /// A walsender was told this.
@@ -181,7 +198,7 @@ impl Server {
             } else {
                 state.saved = state.confirmed;
             }
-            (state.active, state.terminated) = (None, Vec::new());
+            (state.active, state.terminated, state.stopping) = (None, Vec::new(), None);
             let next = state.gate.clone();
             next.freeze(); // nothing is committed meanwhile
             (gate, next)
@@ -195,12 +212,40 @@ impl Server {
         });
     }
 
-    /// Its standby takes over, which has not got the last transactions.
-    pub fn promote(&self, away: Duration) {
+    /// It is told to end: all but the walsender that has the slot end at once, and that one when its
+    /// client has confirmed everything, to the end of the last record.
+    pub fn shut_down(&self, away: Duration) {
+        {
+            let mut state = self.lock();
+            if !state.gate.runs() || state.stopping.is_some() {
+                return;
+            }
+            self.trace.say(format_args!("postgres is told to end"));
+            self.write(&mut state, Vec::new()); // the last checkpoint
+            state.stopping = Some(away);
+        }
+        self.stops.notify_waiters();
+        self.changed.notify_waiters();
+        self.ended();
+    }
+
+    /// Nobody has the slot any more.
+    fn ended(&self) {
+        let away = {
+            let mut state = self.lock();
+            if state.active.is_some() { None } else { state.stopping.take() }
+        };
+        if let Some(away) = away {
+            self.restart(false, away);
+        }
+    }
+
+    /// Its standby takes over, which has not got the last transactions; `false`: it has before.
+    pub fn promote(&self, away: Duration) -> bool {
         {
             let mut state = self.lock();
             if state.host == 2 {
-                return;
+                return false;
             }
             let behind = match state.chance.below(3) {
                 0 => 0,
@@ -223,6 +268,19 @@ impl Server {
             state.saved = state.confirmed;
         }
         self.restart(false, away);
+        true
+    }
+
+    /// From now on it is missing, or is there.
+    pub fn lack_slot(&self, missing: bool) {
+        self.trace.say(format_args!("the slot is missing: {missing}"));
+        let mut state = self.lock();
+        (state.missing, state.lacked) = (missing, true);
+    }
+
+    /// Whether it ever was missing.
+    pub fn lacked_slot(&self) -> bool {
+        self.lock().lacked
     }
 
     /// `pg_terminate_backend` of the walsender.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, select};
 
 use super::{
     SYSTEM, Server,
@@ -11,9 +11,18 @@ use super::{
 };
 use crate::net::End;
 
+/// By an administrator, or as the server ends.
+pub const TERMINATED: &str = "terminating connection due to administrator command";
+
 impl Server {
     pub(super) async fn serve(&self, mut end: End) {
         let Some(packet) = startup(&mut end).await else { return };
+        if self.lock().stopping.is_some() {
+            let mut out = Vec::new();
+            error(&mut out, "FATAL", "57P03", "the database system is shutting down");
+            end.push(&out);
+            return;
+        }
         let replication = packet.windows(12).any(|part| part == b"replication\0");
         let pid = {
             let mut state = self.lock();
@@ -39,7 +48,17 @@ impl Server {
         let mut session =
             Session { server: self, replication, prepared: BTreeMap::new(), bound: String::new() };
         loop {
-            let Some((tag, body)) = receive(&mut end).await else { return };
+            let received = select! {
+                biased;
+                () = self.stops.notified() => {
+                    let mut out = Vec::new();
+                    error(&mut out, "FATAL", "57P01", TERMINATED);
+                    end.push(&out);
+                    return;
+                }
+                received = receive(&mut end) => received,
+            };
+            let Some((tag, body)) = received else { return };
             if tag == b'X' {
                 return;
             }
@@ -59,8 +78,11 @@ impl Server {
     fn start(&self, end: &End, pid: i32) -> bool {
         let mut out = Vec::new();
         let mut state = self.lock();
-        let free = state.active.is_none();
-        if free {
+        let free = state.active.is_none() && !state.missing;
+        if state.missing {
+            error(&mut out, "ERROR", "42704", "replication slot \"cdc\" does not exist");
+            message(&mut out, b'Z', b"I");
+        } else if free {
             state.active = Some(pid);
             self.trace.say(format_args!("the slot is {pid}'s, at {:x}", state.confirmed));
             message(&mut out, b'W', &[0, 0, 0]);

@@ -12,6 +12,7 @@ use tokio::{
 use super::{
     Server, State,
     bytes::{error, keepalive, message, transaction},
+    session::TERMINATED,
 };
 use crate::net::End;
 
@@ -27,6 +28,8 @@ struct Sender {
     next: u64,
     /// As far as the log was looked at.
     sent: u64,
+    /// What the client has said is flushed.
+    flushed: u64,
     told: u64,
     known: [bool; 2],
     heard: Instant,
@@ -44,6 +47,7 @@ impl Server {
             pid,
             next,
             sent,
+            flushed: 0,
             told: 0,
             known: [false; 2],
             heard,
@@ -56,6 +60,8 @@ impl Server {
             state.active = None;
         }
         self.trace.say(format_args!("walsender {pid} ends: {why}"));
+        drop(state);
+        self.ended();
     }
 
     async fn send(&self, mut end: End, sender: &mut Sender) -> &'static str {
@@ -64,12 +70,24 @@ impl Server {
             let changed = self.changed.notified();
             if self.lock().terminated.contains(&sender.pid) {
                 let mut out = Vec::new();
-                let text = "terminating connection due to administrator command";
-                error(&mut out, "FATAL", "57P01", text);
+                error(&mut out, "FATAL", "57P01", TERMINATED);
                 end.push(&out);
                 return "terminated";
             }
             let more = self.put(&end, sender);
+            if !more && self.lock().stopping.is_some() {
+                let mut out = Vec::new();
+                if sender.flushed >= sender.sent {
+                    message(&mut out, b'C', b"COPY 0\0");
+                    end.push(&out);
+                    return "all is confirmed, and the server ends";
+                }
+                if !sender.asked {
+                    sender.asked = true;
+                    keepalive(&mut out, sender.sent, true);
+                    end.push(&out);
+                }
+            }
             let mut wake = sender.heard + if sender.asked { TIMEOUT } else { TIMEOUT / 2 };
             if more {
                 wake = wake.min(Instant::now() + Duration::from_millis(5));
@@ -149,6 +167,7 @@ impl Server {
                     let number =
                         |at: usize| u64::from_be_bytes(body[at..at + 8].try_into().unwrap());
                     let flushed = number(9);
+                    sender.flushed = sender.flushed.max(flushed);
                     if flushed > 0 {
                         self.confirm(flushed);
                     }

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::are_same;
 use crate::{
-    kafka,
+    kafka::{self, batch::batch},
     setup::{options, with_servers},
     support,
 };
@@ -33,10 +33,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 #[test]
 fn the_model_of_kafka_answers_as_kafka_does() {
-    let model = with_servers(async |_| {
+    let model = with_servers(async |_, cluster| {
         let mut options = options('a', None).kafka;
         options.brokers = vec![(format!("a.{}", kafka::name(0)), 9092)];
-        answers(&options).await
+        let anew = || {
+            cluster.delete_topic(TOPIC);
+            cluster.make_topic(TOPIC, 1);
+        };
+        answers(&options, &anew).await
     });
     let server = support::Kafka::shared("sim", support::Ports::SIM.kafka(0));
     server.topic(TOPIC, 1);
@@ -44,7 +48,7 @@ fn the_model_of_kafka_answers_as_kafka_does() {
     let mut options = options('a', None).kafka;
     options.brokers = vec![(host.to_owned(), port.parse().expect("a port"))];
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let real = runtime.block_on(answers(&options));
+    let real = runtime.block_on(answers(&options, &|| server.topic(TOPIC, 1)));
     are_same(&model, &real, 40);
 }
 
@@ -61,11 +65,11 @@ struct Asker<'a> {
 
 type Producer = (i64, i16);
 
-async fn answers(options: &Options) -> Vec<(String, Vec<i64>)> {
-    timeout(LIMIT, ask(options)).await.expect("every question has an answer")
+async fn answers(options: &Options, anew: &dyn Fn()) -> Vec<(String, Vec<i64>)> {
+    timeout(LIMIT, ask(options, anew)).await.expect("every question has an answer")
 }
 
-async fn ask(options: &Options) -> Vec<(String, Vec<i64>)> {
+async fn ask(options: &Options, anew: &dyn Fn()) -> Vec<(String, Vec<i64>)> {
     let mut a = Asker::new(options).await;
     let first = a.init("a new name").await;
     a.fence("the first fence", first).await;
@@ -122,6 +126,12 @@ async fn ask(options: &Options) -> Vec<(String, Vec<i64>)> {
     let (plain, _) = a.leader.init_producer_id(InitProducerId::PLAIN).await.unwrap();
     a.produce("an id that was never here, from 5", (plain, 0), 5, 1, false).await;
     a.produce("an id that was never here, a gap", (plain, 0), 9, 1, false).await;
+    for _ in 0..2 {
+        a.produce("without an id", (-1, -1), -1, 2, false).await;
+    }
+
+    anew();
+    a.made_anew(plain).await;
     a.told
 }
 
@@ -150,11 +160,7 @@ impl<'a> Asker<'a> {
     async fn new(options: &'a Options) -> Self {
         let (host, port) = &options.brokers[0];
         let any = Broker::connect(host, *port, options).await.unwrap();
-        let metadata = any.metadata(&[TOPIC]).await.unwrap();
-        let leader =
-            metadata.topic(TOPIC).and_then(|topic| topic.partition(0)?.leader).expect("it is led");
-        let leader = metadata.node(leader).expect("it is there");
-        let leader = Broker::connect(&leader.host, leader.port, options).await.unwrap();
+        let leader = leader(&any, options).await.expect("it is led");
         let coordinator = coordinator(&any, CoordinatorOf::Transaction, NAME, options).await;
         let group = coordinator_of_group(&any, options).await;
         let mut asker = Self { options, leader, coordinator, group, told: Vec::new(), base: 0 };
@@ -262,7 +268,7 @@ impl<'a> Asker<'a> {
         count: u32,
         transactional: bool,
     ) {
-        let records = Arc::new(batch(producer, sequence, count, transactional));
+        let records = Arc::new(batch(producer, sequence, count, transactional, None));
         let batch = PartitionRecords { topic: Arc::from(TOPIC), partition: 0, records };
         let request = Produce {
             transactional_id: transactional.then(|| NAME.into()),
@@ -273,6 +279,28 @@ impl<'a> Asker<'a> {
         let one = &produced.partitions[0];
         let offset = if one.base_offset < 0 { -1 } else { one.base_offset - self.base };
         self.tell(&format!("{what}: {sequence}"), &[one.code.into(), offset]);
+    }
+
+    /// The topic was deleted and made again: nobody is known there.
+    async fn made_anew(&mut self, plain: i64) {
+        // Once it is led, and its leader knows.
+        let end = Instant::now() + LIMIT;
+        self.base = 0;
+        loop {
+            assert!(Instant::now() < end, "the topic made anew is not led");
+            let before = self.told.len();
+            self.leader =
+                leader(&self.coordinator, self.options).await.unwrap_or(self.leader.clone());
+            self.produce("made anew: a number that is not the next", (plain, 0), 77, 1, false)
+                .await;
+            match self.told[before].1[0] {
+                3 | 6 => self.told.truncate(before),
+                _ => break,
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        self.produce("made anew: the same again", (plain, 0), 77, 1, false).await;
+        self.produce("made anew: a gap", (plain, 0), 79, 1, false).await;
     }
 
     /// A group's offset, which goes with a transaction.
@@ -335,6 +363,14 @@ impl<'a> Asker<'a> {
     }
 }
 
+/// Who leads the partition.
+async fn leader(any: &Broker, options: &Options) -> Option<Broker> {
+    let metadata = any.metadata(&[TOPIC]).await.unwrap();
+    let leader = metadata.topic(TOPIC)?.partition(0)?.leader?;
+    let leader = metadata.node(leader).expect("it is there");
+    Some(Broker::connect(&leader.host, leader.port, options).await.unwrap())
+}
+
 async fn coordinator_of_group(any: &Broker, options: &Options) -> Broker {
     coordinator(any, CoordinatorOf::Group, GROUP, options).await
 }
@@ -347,30 +383,4 @@ async fn coordinator(any: &Broker, kind: CoordinatorOf, key: &str, options: &Opt
             Err(error) => panic!("{error}"),
         }
     }
-}
-
-/// A batch of small records.
-fn batch((id, epoch): Producer, sequence: i32, count: u32, transactional: bool) -> Vec<u8> {
-    let now = pgsluice::sim::unix().as_millis() as i64;
-    let mut out = Vec::new();
-    out.extend([0; 12]);
-    out.extend((-1_i32).to_be_bytes());
-    out.push(2);
-    out.extend([0; 4]);
-    out.extend((if transactional { 0x10_i16 } else { 0 }).to_be_bytes());
-    out.extend((count as i32 - 1).to_be_bytes());
-    out.extend(now.to_be_bytes());
-    out.extend(now.to_be_bytes());
-    out.extend(id.to_be_bytes());
-    out.extend(epoch.to_be_bytes());
-    out.extend(sequence.to_be_bytes());
-    out.extend((count as i32).to_be_bytes());
-    for at in 0..count as u8 {
-        out.extend([14, 0, 0, 2 * at, 1, 2, b'x', 0]);
-    }
-    let length = i32::try_from(out.len() - 12).unwrap();
-    out[8..12].copy_from_slice(&length.to_be_bytes());
-    let checksum = crc32c::crc32c(&out[21..]);
-    out[17..21].copy_from_slice(&checksum.to_be_bytes());
-    out
 }

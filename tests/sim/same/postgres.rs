@@ -29,7 +29,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 fn the_model_of_postgres_answers_as_postgres_does() {
     let mut options = options('a', None).postgres;
     options.hosts.truncate(1);
-    let model = with_servers(async |server| {
+    let model = with_servers(async |server, _| {
         let mut asker = Asker::new(Source::Model(server), options.clone());
         asker.ask().await;
         asker.told
@@ -133,6 +133,32 @@ impl Source<'_> {
             }
         }
     }
+
+    /// It is told to end in good order. Gives its process.
+    fn shut_down(&self) -> Option<String> {
+        match self {
+            Self::Model(server) => {
+                server.shut_down(Duration::from_millis(50));
+                None
+            }
+            Self::Real(server) => {
+                let pid = server.ctl("pid");
+                kill("-INT", &pid); // as `pg_ctl stop -m fast` does, which would wait
+                Some(pid)
+            }
+        }
+    }
+
+    /// It is there again, once that process has ended.
+    async fn begin(&self, process: Option<String>) {
+        let (Self::Real(server), Some(process)) = (self, process) else { return };
+        let begin = Instant::now();
+        while kill("-0", &process) {
+            assert!(begin.elapsed() < LIMIT, "PostgreSQL does not end");
+            sleep(Duration::from_millis(20)).await;
+        }
+        server.ctl("start");
+    }
 }
 
 struct Asker<'a> {
@@ -204,6 +230,7 @@ impl<'a> Asker<'a> {
         self.silent().await;
         self.ended().await;
         self.crashed().await;
+        self.shut_down().await;
     }
 
     /// Two transactions, twice, as nobody confirms them.
@@ -333,6 +360,39 @@ impl<'a> Asker<'a> {
         }
         self.tell("the next one is behind all", next.commit > lost.end);
     }
+
+    /// The walsender ends when all is confirmed, everything else at once.
+    async fn shut_down(&mut self) {
+        self.source.commit(&[(0, b'I', 10, "j")]);
+        let mut idle = self.connect().await;
+        let mut walsender = self.start(None).await;
+        let last = loop {
+            let sent = timeout(LIMIT, walsender.transaction()).await.expect("one comes");
+            if sent.lines.iter().any(|line| line.contains("10t")) {
+                break sent;
+            }
+        };
+        let process = self.source.shut_down();
+        let asked = walsender.keepalive(|end, reply| reply && end >= last.end);
+        self.tell("it ends: wants a reply", timeout(LIMIT, asked).await.is_ok());
+        let ended = idle.simple_query("IDENTIFY_SYSTEM").await;
+        self.tell("an idle connection", ended.err().as_ref().and_then(sqlstate));
+        let refused = Connection::open(&self.options, Kind::Replication).await;
+        self.tell("a new connection", refused.err().as_ref().and_then(sqlstate));
+        let rest = timeout(LIMIT, walsender.confirmed(last.end)).await.expect("it ends");
+        self.tell("all is confirmed", rest);
+        self.source.begin(process).await;
+        let walsender = self.start(None).await;
+        self.tell("nothing is lost", self.source.slot().0 >= last.end);
+        drop(walsender);
+    }
+}
+
+/// A signal; whether there is such a process.
+fn kill(signal: &str, process: &str) -> bool {
+    let mut command = std::process::Command::new("kill");
+    command.args([signal, process]).stderr(std::process::Stdio::null());
+    command.status().unwrap().success()
 }
 
 /// What we send, or the same from another position.

@@ -65,7 +65,7 @@ impl Walsender {
     }
 
     /// Until a keepalive that will do; whether it wants a reply.
-    pub async fn keepalive(&mut self, will_do: impl Fn(u64, bool) -> bool) -> bool {
+    pub async fn keepalive(&mut self, mut will_do: impl FnMut(u64, bool) -> bool) -> bool {
         loop {
             let (tag, body) = self.frame().await.expect("the stream goes on");
             if (tag, body.first()) == (b'd', Some(&b'k')) {
@@ -143,6 +143,21 @@ impl Walsender {
     pub async fn rest(&mut self) -> Vec<Came> {
         let mut all = Vec::new();
         while let Some((tag, body)) = self.frame().await {
+            all.extend(came(tag, &body));
+        }
+        all.push(Came::End);
+        all
+    }
+
+    /// The same, with each position confirmed that a reply is wanted to, from this one on.
+    pub async fn confirmed(&mut self, mut at: u64) -> Vec<Came> {
+        let mut all = Vec::new();
+        self.status(at, false).await;
+        while let Some((tag, body)) = self.frame().await {
+            if (tag, body.first()) == (b'd', Some(&b'k')) && body[17] == 1 {
+                at = at.max(number(&body[1..]));
+                self.status(at, false).await;
+            }
             all.extend(came(tag, &body));
         }
         all.push(Came::End);

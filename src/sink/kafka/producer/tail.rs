@@ -152,9 +152,14 @@ impl Tail {
         }
     }
 
+    /// Whether there are records of ours, and none that is confirmed.
+    pub(super) const fn is_unmet(&self) -> bool {
+        self.any && !self.met
+    }
+
     /// Whether older records of ours that are not confirmed may have been deleted.
-    pub(super) fn front_gone(&self) -> bool {
-        self.any && !self.met && self.log_start > 0
+    pub(super) const fn front_gone(&self) -> bool {
+        self.is_unmet() && self.log_start > 0
     }
 
     /// Whether the marker is still to come: a broker may be asked to wait for it.
@@ -252,6 +257,7 @@ impl Tail {
                 return; // deleted, though its batch is still there
             }
             let Some(name) = Name::parse(value).filter(|name| name.source == wanted.source) else {
+                *met |= planted(Bug::EndsAtForeign);
                 return;
             };
             *any = true;

@@ -2,6 +2,8 @@
 
 use pgsluice::sink::kafka::wire::{Reader, Writer};
 
+use crate::setup::TOPICS;
+
 use super::{APIS, Cluster, Malformed, code, name};
 
 impl Cluster {
@@ -38,7 +40,8 @@ impl Cluster {
             let partitions = state.topics.get(topic.as_str());
             w.i16(if partitions.is_some() { 0 } else { code::UNKNOWN_TOPIC });
             w.nullable_string(Some(&topic));
-            let id = topic.len() as i64;
+            let first = partitions.and_then(|all| all.first());
+            let id = first.map_or(0, |one| topic.len() as i64 + one.born);
             w.i64(id);
             w.i64(id);
             w.bool(false);
@@ -82,6 +85,39 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// What is wanted of it is not looked at: it is as it was.
+    pub(super) fn answer_create(
+        &self,
+        mut r: Reader<'_>,
+        w: &mut Writer<'_>,
+        version: i16,
+    ) -> Result<(), Malformed> {
+        r.array(1)?;
+        let name = r.string()?.to_owned();
+        let known = TOPICS.iter().find(|(topic, _)| *topic == name);
+        let partitions = known.map_or(1, |(_, partitions)| *partitions);
+        let code = self.make_topic(&name, partitions);
+        w.i32(0);
+        w.array(1);
+        w.string(&name);
+        if version >= 7 {
+            w.i64(0);
+            w.i64(0);
+        }
+        w.i16(code);
+        w.nullable_string(None);
+        if version >= 5 {
+            w.i32(partitions as i32);
+            w.i16(3);
+            w.array(0);
+        }
+        w.tags();
+        w.tags();
+        Ok(())
+    }
+}
+
 pub(super) fn versions(w: &mut Writer<'_>, version: i16) {
     w.i16(0);
     w.array(APIS.len());
@@ -98,6 +134,7 @@ pub(super) fn versions(w: &mut Writer<'_>, version: i16) {
 }
 
 pub(super) fn configs(
+    policy: &str,
     mut r: Reader<'_>,
     w: &mut Writer<'_>,
     version: i16,
@@ -114,7 +151,7 @@ pub(super) fn configs(
     let all = [
         ("max.message.bytes", "1048588"),
         ("min.insync.replicas", "2"),
-        ("cleanup.policy", "delete"),
+        ("cleanup.policy", policy),
     ];
     w.array(all.len());
     for (name, value) in all {

@@ -94,8 +94,9 @@ impl Cluster {
         answers(w, topics, |w, topic, (number, from, max)| {
             w.i32(number);
             let partition = state.partition(topic, number as usize);
+            let away = if partition.is_none() { code::UNKNOWN_TOPIC } else { code::NOT_LEADER };
             let Some(partition) = partition.filter(|one| one.leader == Some(broker)) else {
-                w.i16(code::NOT_LEADER);
+                w.i16(away);
                 (0..3).for_each(|_| w.i64(-1));
                 w.array(0);
                 w.i32(-1);
@@ -133,11 +134,12 @@ impl Cluster {
         w.i32(0);
         answers(w, topics, |w, topic, (number, at)| {
             let partition = state.partition(topic, number as usize);
+            let away = if partition.is_none() { code::UNKNOWN_TOPIC } else { code::NOT_LEADER };
             let partition = partition.filter(|one| one.leader == Some(broker));
             let offset =
                 partition.map(|one| if at == -1 { one.high_watermark() } else { one.log_start });
             w.i32(number);
-            w.i16(if offset.is_some() { 0 } else { code::NOT_LEADER });
+            w.i16(if offset.is_some() { 0 } else { away });
             w.i64(-1);
             w.i64(offset.unwrap_or(-1));
             w.i32(-1);

@@ -212,7 +212,7 @@ fn leaderless(
 mod tests {
     use super::*;
     use crate::{
-        batch::Codec,
+        batch::{Batch, Codec},
         sink::kafka::{
             producer::machine::{Action, Settings},
             topics::Topic as LookedUp,
@@ -236,6 +236,32 @@ mod tests {
         };
         machine.topic("t", &topic);
         machine
+    }
+
+    /// Found by the simulator: its batches stood still for `kafka.metadata_max_age`.
+    #[test]
+    fn a_topic_that_was_away_when_the_others_were_taken_is_looked_for_once_it_is_written_to() {
+        let (mut machine, mut now) = (machine(), Instant::now());
+        let asks = |machine: &mut Machine, now| {
+            let actions = machine.turn(now).actions;
+            actions.iter().any(|action| matches!(action, Action::Metadata { .. }))
+        };
+        assert!(asks(&mut machine, now));
+        machine.give_up(now);
+        let code = codes::UNKNOWN_TOPIC_OR_PARTITION;
+        machine.leaders(vec![Leaders { topic: "t".into(), code, ..Leaders::default() }], now, 0);
+        machine.taken(None); // and nothing of it is ours
+        now += Duration::from_secs(2);
+        assert!(!asks(&mut machine, now), "there is nothing for it");
+        machine.submit(Batch {
+            topic: "t".into(),
+            partition: 0,
+            records: 1,
+            tickets: Vec::new(),
+            bytes: vec![0; 100],
+            first_committed_at: 0,
+        });
+        assert!(asks(&mut machine, now));
     }
 
     #[test]

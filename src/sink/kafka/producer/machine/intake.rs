@@ -52,6 +52,8 @@ impl Machine {
             let id = self.name();
             if let Some(partition) = self.partitions.get_mut(place) {
                 partition.queue.push(id, parcel, records, Arc::new(bytes));
+                // Its topic may not have been there when the others were taken: once it is, it is taken too.
+                self.metadata.wanted |= !partition.queue.is_ours();
             }
         }
         let (base_offset, counted) = (i64::MAX, Counted::default());

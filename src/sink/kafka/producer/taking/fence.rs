@@ -96,7 +96,9 @@ impl Taker {
             unsure: tails.iter().find_map(Tail::unsure),
         };
         let (ids, identities) = (ids(&metadata), identities.clone());
-        let taken = Taken { stored: sight.stored, read, found };
+        let unmet = tails.iter().filter(|tail| tail.is_unmet());
+        let unmet = unmet.map(|tail| Arc::clone(&tail.topic)).collect();
+        let taken = Taken { stored: sight.stored, read, found, unmet };
         Ok(Ours { identities, partitions, ids, taken })
     }
 
