@@ -278,16 +278,6 @@ impl World {
             }
             Kind::HoldEnds { who, time } => self.net.hold_ends(who, after(time)),
             Kind::HoldPostgres { who, ways, time } => self.net.hold(who, "pg", ways, after(time)),
-            Kind::BrokerCrash { broker, time } => {
-                self.kafka.crash(broker);
-                self.later(time, move |this| this.kafka.resume(broker));
-            }
-            Kind::BrokerFreeze { broker, time } => {
-                self.kafka.freeze(broker);
-                self.later(time, move |this| this.kafka.resume(broker));
-            }
-            Kind::MoveLeaders => self.kafka.move_leaders(),
-            Kind::SlowReplicas { time } => self.kafka.slow(Duration::from_millis(time)),
             Kind::PostgresRestart { crash, time } => {
                 self.postgres.restart(crash, Duration::from_millis(time))
             }
@@ -302,6 +292,24 @@ impl World {
                 }
             }
             Kind::Terminate => self.postgres.terminate(),
+            Kind::Forget { .. } => {} // it takes time: `forget`
+            Kind::ClockJump { seconds } => self.jump.store(seconds, Ordering::Relaxed),
+            kind => self.strike_kafka(kind),
+        }
+    }
+
+    fn strike_kafka(&self, kind: Kind) {
+        match kind {
+            Kind::BrokerCrash { broker, time } => {
+                self.kafka.crash(broker);
+                self.later(time, move |this| this.kafka.resume(broker));
+            }
+            Kind::BrokerFreeze { broker, time } => {
+                self.kafka.freeze(broker);
+                self.later(time, move |this| this.kafka.resume(broker));
+            }
+            Kind::MoveLeaders => self.kafka.move_leaders(),
+            Kind::SlowReplicas { time } => self.kafka.slow(Duration::from_millis(time)),
             Kind::Answers { broker, count } => self.kafka.mistreat(broker, count),
             Kind::Retention => self.kafka.delete(&self.oracle),
             Kind::MadeAnew { topic, away } => {
@@ -312,9 +320,8 @@ impl World {
                 });
             }
             Kind::Compaction => self.kafka.compact(),
-            Kind::Forget { .. } => {} // it takes time: `forget`
             Kind::Foreign { writer, batches } => self.kafka.foreign(writer, batches),
-            Kind::ClockJump { seconds } => self.jump.store(seconds, Ordering::Relaxed),
+            _ => {}
         }
     }
 

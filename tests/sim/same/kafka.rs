@@ -289,8 +289,9 @@ impl<'a> Asker<'a> {
         loop {
             assert!(Instant::now() < end, "the topic made anew is not led");
             let before = self.told.len();
-            self.leader =
-                leader(&self.coordinator, self.options).await.unwrap_or(self.leader.clone());
+            self.leader = leader(&self.coordinator, self.options)
+                .await
+                .unwrap_or_else(|| self.leader.clone());
             self.produce("made anew: a number that is not the next", (plain, 0), 77, 1, false)
                 .await;
             match self.told[before].1[0] {

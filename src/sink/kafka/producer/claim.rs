@@ -3,12 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{note::Found, queue::Identity};
-use crate::{
-    lease::Lease,
-    lsn::Lsn,
-    sim::{Bug, planted},
-    stored::Stored,
-};
+use crate::{lease::Lease, lsn::Lsn, stored::Stored};
 
 /// Who takes the topics, and what of theirs is to be read back.
 #[derive(Clone, Debug)]
@@ -59,7 +54,7 @@ impl Taken {
         let kept = self.found.notes.as_deref().unwrap_or_default();
         let noted = |topic: &Arc<str>| kept.iter().any(|one| one.topic == *topic && !one.gone);
         let anew = !kept.is_empty() && self.unmet.iter().any(|topic| !noted(topic));
-        if anew && !planted(Bug::AnewIsWhole) {
+        if anew {
             self.stored.lost_its_front();
         }
     }
