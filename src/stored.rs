@@ -4,11 +4,18 @@
 //! The records bear their [`Name`]s: those that were read back are kept in [`Stored`], and exactly
 //! those are left out of the replay.
 //!
+//! Some of what should be stored may not be: compaction, retention or somebody by hand deleted it. It
+//! is sent again, behind newer records; so whatever followed it is sent again too, key by key.
+//!
 //! **Invariants.** Only names go in that were read below the high watermark: what is above it may
 //! be lost yet. Nothing is left out because its position is lower or higher than another's, only
-//! because its own name was read; what there was no room for is sent a second time.
+//! because its own name was read; what there was no room for is sent a second time. In each partition
+//! the last record of a key is its newest, or it comes again.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashSet},
+    hash::{DefaultHasher, Hash, Hasher as _},
+};
 
 use crate::{
     lsn::Lsn,
@@ -83,6 +90,57 @@ fn decimal(digits: &[u8]) -> Option<u32> {
     })
 }
 
+/// Where the records of one key stand, or those of all keys of a partition.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Place {
+    /// Its name, hashed.
+    topic: u64,
+    partition: u32,
+    /// Hashed; `None`: each of them.
+    key: Option<u64>,
+}
+
+impl Place {
+    /// The first partition of a topic.
+    #[must_use]
+    pub fn topic(name: &str) -> Self {
+        Self { topic: hash(name), partition: 0, key: None }
+    }
+
+    /// Another partition of the same topic.
+    #[must_use]
+    pub const fn partition(self, partition: u32) -> Self {
+        Self { partition, key: None, ..self }
+    }
+
+    /// A key in the same partition; `None`: all of them.
+    #[must_use]
+    pub fn key(self, key: Option<&[u8]>) -> Self {
+        Self { key: key.map(hash), ..self }
+    }
+
+    /// All keys of the partition.
+    #[must_use]
+    pub const fn whole(self) -> Self {
+        Self { key: None, ..self }
+    }
+
+    /// Whether it is not one key's.
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
+        self.key.is_none()
+    }
+}
+
+fn hash<T: Hash + ?Sized>(of: &T) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Places told apart of which records come again, 40 bytes each; of more, whole partitions.
+const AGAIN: usize = 1 << 16;
+
 /// How many indices of one transaction and part are one entry, a bit each.
 const WORD: u32 = u64::BITS;
 
@@ -104,14 +162,15 @@ pub struct Stored {
     words: BTreeMap<Key, u64>,
     names: u64,
     refused: u64,
-    front_gone: bool,
+    again: HashSet<Place>,
 }
 
 impl Stored {
     /// None yet; at most `limit` entries.
     #[must_use]
-    pub const fn new(source: u64, limit: usize) -> Self {
-        Self { source, limit, words: BTreeMap::new(), names: 0, refused: 0, front_gone: false }
+    pub fn new(source: u64, limit: usize) -> Self {
+        let (words, again) = (BTreeMap::new(), HashSet::new());
+        Self { source, limit, words, names: 0, refused: 0, again }
     }
 
     /// Adds a name. `false` if it is not in the set: there was no room, or it is of another source.
@@ -152,7 +211,7 @@ impl Stored {
             std::mem::swap(&mut self.names, &mut other.names);
         }
         self.refused = self.refused.saturating_add(other.refused);
-        self.front_gone |= other.front_gone;
+        other.again.into_iter().for_each(|place| self.again(place));
         for (key, bits) in other.words {
             self.add(key, bits);
         }
@@ -180,15 +239,17 @@ impl Stored {
         self.words.range(first..=last).next().is_some()
     }
 
-    /// Older records than these may have been deleted, by retention or by hand.
-    pub const fn lost_its_front(&mut self) {
-        self.front_gone = true;
+    /// A record is sent behind those that are stored there: whatever follows of its key is too.
+    pub fn again(&mut self, place: Place) {
+        let told = self.again.len() < AGAIN || self.again.contains(&place);
+        self.again.insert(if told { place } else { place.whole() });
     }
 
-    /// Whether they may have been.
+    /// Whether a record at this place is sent, stored or not.
     #[must_use]
-    pub const fn front_gone(&self) -> bool {
-        self.front_gone
+    pub fn comes_again(&self, place: Place) -> bool {
+        !self.again.is_empty()
+            && (self.again.contains(&place) || self.again.contains(&place.whole()))
     }
 
     /// Forgets every commit below this one: commits ascend, so none of them will be asked for.
@@ -244,6 +305,36 @@ mod tests {
 
     fn name(timeline: u32, commit: u64, index: u32, part: Option<u32>) -> Name {
         Name { source: 7, timeline, commit: Lsn::new(commit), index, part }
+    }
+
+    fn place(key: u64) -> Place {
+        Place::topic("t").partition(1).key(Some(&key.to_be_bytes()))
+    }
+
+    #[test]
+    fn what_comes_again_does_so_by_its_key_in_its_partition() {
+        let mut stored = Stored::new(7, LIMIT);
+        assert!(!stored.comes_again(place(1)));
+        stored.again(place(1));
+        assert!(stored.comes_again(place(1)));
+        let others =
+            [place(2), place(1).partition(2), Place::topic("u").partition(1), place(1).whole()];
+        assert_eq!(others.map(|other| stored.comes_again(other)), [false; 4]);
+        stored.again(place(2).whole());
+        assert!(stored.comes_again(place(3)), "all of the partition");
+        let mut merged = Stored::new(7, LIMIT);
+        merged.merge(stored);
+        assert!(merged.comes_again(place(1)) && !merged.comes_again(place(1).partition(2)));
+    }
+
+    #[test]
+    fn of_more_places_than_there_is_room_for_all_of_the_partition_comes_again() {
+        let mut stored = Stored::new(7, LIMIT);
+        (0..AGAIN as u64).for_each(|key| stored.again(place(key)));
+        assert!(!stored.comes_again(place(u64::MAX)));
+        stored.again(place(AGAIN as u64));
+        assert!(stored.comes_again(place(u64::MAX)));
+        assert_eq!(stored.again.len(), AGAIN + 1);
     }
 
     #[test]

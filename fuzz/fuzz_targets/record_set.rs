@@ -29,7 +29,7 @@ fn read(set: &[u8]) {
         for limit in [100, LIMIT] {
             let mut all = 0;
             // Whether it is right or not: what was visited counts.
-            let _ = entry.headers(b"id", limit, |offset, value| {
+            let _ = entry.headers(b"id", limit, |offset, _, value| {
                 assert!((entry.base_offset..=entry.last_offset).contains(&offset));
                 all += value.len();
                 if let Some(name) = Name::parse(value)

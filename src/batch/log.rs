@@ -272,8 +272,9 @@ impl<'a> Entry<'a> {
         })
     }
 
-    /// Calls `visit` with offset and value for each header of that name of each record, in order;
-    /// not for a null value. Decompressed, the records may be `limit` bytes.
+    /// Calls `visit` with the record's offset and key and the header's value for each header of that
+    /// name of each record, in order; not for a null value. Decompressed, the records may be `limit`
+    /// bytes.
     ///
     /// # Errors
     /// Records that cannot be opened, or are none. What was visited before was read: the checksum
@@ -282,7 +283,7 @@ impl<'a> Entry<'a> {
         &self,
         name: &[u8],
         limit: usize,
-        mut visit: impl FnMut(i64, &[u8]),
+        mut visit: impl FnMut(i64, Option<&[u8]>, &[u8]),
     ) -> Result<(), Error> {
         let offset = self.base_offset;
         if self.records == 0 {
@@ -299,7 +300,7 @@ impl<'a> Entry<'a> {
             Record::take(&mut rest)
                 .and_then(|record| {
                     let offset = self.base_offset.checked_add(record.offset_delta.into())?;
-                    let found = |value: &[u8]| visit(offset, value);
+                    let found = |value: &[u8]| visit(offset, record.key, value);
                     (offset <= self.last_offset).then(|| record.named(name, found))?
                 })
                 .ok_or_else(|| damaged("a record"))?;

@@ -1,7 +1,5 @@
 //! One change's records into their batches: key, value and headers, written where they are sent from.
 
-use std::collections::HashSet;
-
 use super::{Now, RowError, Timestamp};
 use crate::{
     batch::{self, Batcher, TopicId},
@@ -9,23 +7,19 @@ use crate::{
     encode::{Encoder, Headers, Image, Part, Stamp, Template},
     progress::{Ledger, Ticket},
     sink::partition::Partitioner,
-    stored::Stored,
+    stored::{Place, Stored},
 };
 
 /// A topic that was looked up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Topic {
     pub(super) id: TopicId,
+    pub(super) place: Place,
     pub(super) partitions: u32,
     /// Whether it takes no null keys.
     pub(super) compacted: bool,
     pub(super) max_message_bytes: usize,
 }
-
-/// Partitions in which a replay has begun to send, where some of what is stored may be gone, by
-/// compaction or retention. A record that is sent again must be followed by all that followed it, or its key
-/// would be left with an old value: from then on nothing is left out there.
-pub(super) type Resumed = HashSet<(TopicId, u32)>;
 
 /// One of the records that a change makes.
 pub(super) struct Record<'a> {
@@ -45,10 +39,10 @@ pub(super) struct Out<'a> {
     pub(super) timestamp: Timestamp,
     pub(super) headers: &'a mut Headers,
     pub(super) stale: &'a mut u64,
-    /// Names of records that are stored already, if there may be some of this change.
-    pub(super) stored: Option<&'a Stored>,
-    /// Partitions where something was sent again in front of what is stored, if that may be.
-    pub(super) resumed: Option<&'a mut Resumed>,
+    /// Names of records that are stored already.
+    pub(super) stored: Option<&'a mut Stored>,
+    /// There may be some of this transaction.
+    pub(super) partly_stored: bool,
     pub(super) already_stored: &'a mut u64,
     pub(super) template: &'a Template,
     pub(super) topic: Topic,
@@ -101,15 +95,18 @@ impl Out<'_> {
     ) -> Result<(), RowError> {
         let Position { timeline, commit, index } = record.position;
         let part = record.part.number();
-        let place = (self.topic.id, partition);
-        let resumed = self.resumed.as_ref().is_some_and(|all| all.contains(&place));
-        if !resumed && self.stored.is_some_and(|all| all.contains(timeline, commit, index, part)) {
-            *self.already_stored += 1;
-            self.ledger.cover(self.ticket);
-            return Ok(());
-        }
-        if let Some(all) = &mut self.resumed {
-            all.insert(place);
+        if let Some(all) = &mut self.stored {
+            let place = self.topic.place.partition(partition).key(key);
+            let named = self.partly_stored && all.contains(timeline, commit, index, part);
+            if named && !all.comes_again(place) {
+                *self.already_stored += 1;
+                self.ledger.cover(self.ticket);
+                return Ok(());
+            }
+            // A row without a key replaces none; a truncate does so with all.
+            if key.is_some() || record.op == Op::Truncate {
+                all.again(place);
+            }
         }
         let Self { encoder, template, headers, .. } = self;
         let times = times(self.timestamp, record.transaction, self.now, self.stale);

@@ -17,7 +17,7 @@ use std::{
 use super::{
     Error, Now, RowError, Timestamp,
     counts::Counts,
-    out::{Out, Record, Resumed, Topic},
+    out::{Out, Record, Topic},
     pulse::Pulse,
     replay::Replay,
 };
@@ -31,7 +31,7 @@ use crate::{
     route::{self, Outcome, Route, Routes},
     schema::Relation,
     sink::{Delivery, partition::Partitioner},
-    stored::Stored,
+    stored::{Place, Stored},
 };
 
 /// What was compiled for one relation.
@@ -65,8 +65,6 @@ pub struct Records {
     replay: Replay,
     /// What was read back from the topics: these rows are not sent again.
     stored: Option<Stored>,
-    /// Where some of them are sent again all the same.
-    resumed: Resumed,
     /// Something of the open transaction may be among them.
     partly_stored: bool,
     /// What is read back from this server's topics tells of another history.
@@ -101,7 +99,6 @@ impl Records {
             ticket: None,
             replay: Replay::default(),
             stored: None,
-            resumed: Resumed::new(),
             partly_stored: false,
             distrusted: false,
             key: Vec::new(),
@@ -136,7 +133,8 @@ impl Records {
     /// A topic was looked up.
     pub(super) fn learn(&mut self, name: Arc<str>, partitions: u32, compacted: bool, limit: usize) {
         let id = self.batcher.topic(Arc::clone(&name), partitions, limit);
-        let topic = Topic { id, partitions, compacted, max_message_bytes: limit };
+        let place = Place::topic(&name);
+        let topic = Topic { id, place, partitions, compacted, max_message_bytes: limit };
         self.topics.insert(name, topic);
     }
 
@@ -218,10 +216,8 @@ impl Records {
             timestamp: self.timestamp,
             headers: &mut self.headers,
             stale: &mut counts.stale_timestamps,
-            resumed: Some(&mut self.resumed).filter(|_| {
-                self.stored.as_ref().is_some_and(|all| topic.compacted || all.front_gone())
-            }),
-            stored: self.stored.as_ref().filter(|_| self.partly_stored),
+            stored: self.stored.as_mut(),
+            partly_stored: self.partly_stored,
             already_stored: &mut counts.already_stored,
             template,
             topic: *topic,
@@ -296,10 +292,8 @@ impl Records {
             timestamp: self.timestamp,
             headers: &mut self.headers,
             stale: &mut self.counts.stale_timestamps,
-            resumed: Some(&mut self.resumed).filter(|_| {
-                self.stored.as_ref().is_some_and(|all| topic.compacted || all.front_gone())
-            }),
-            stored: self.stored.as_ref().filter(|_| self.partly_stored),
+            stored: self.stored.as_mut(),
+            partly_stored: self.partly_stored,
             already_stored: &mut self.counts.already_stored,
             template,
             topic: *topic,

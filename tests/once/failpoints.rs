@@ -12,7 +12,7 @@ use crate::support::{Pgsluice, eventually, soak};
 use crate::world::{End, LIMIT, World, at_once, kafka, lines_of, postgres, stored_once};
 
 /// How a process ends at one: by SIGABRT.
-const STRUCK: i32 = -6;
+pub const STRUCK: i32 = -6;
 
 #[test]
 fn killed_at_each_failpoint_each_row_is_stored_once() {

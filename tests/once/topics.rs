@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::failpoints::STRUCK;
 use crate::support::{Pgsluice, eventually, produce_with};
-use crate::world::{ALL, End, FIRST, LIMIT, SECOND, World, both, is_each_once, kafka, ours};
+use crate::world::{ALL, BASE, End, FIRST, LIMIT, SECOND, World, both, is_each_once, kafka, ours};
 
 #[test]
 fn with_more_partitions_each_row_is_stored_once() {
@@ -107,16 +108,34 @@ fn last_of_each_key(topic: &str) -> Vec<Option<u64>> {
 /// Retention takes the first of what is stored and not confirmed: it comes again, and all that followed it does.
 #[test]
 fn where_the_first_were_deleted_each_key_is_left_with_its_last_value() {
+    beheaded("beheaded", false);
+}
+
+/// The first are there again, behind the others, when the process is killed, and all that there is is stored.
+#[test]
+fn after_a_replay_that_was_broken_off_each_key_is_left_with_its_last_value() {
+    beheaded("broken_off", true);
+}
+
+fn beheaded(name: &str, broken_off: bool) {
     kafka();
-    let world = World::new("beheaded", End::Killed, &["t"]);
+    let world = World::new(name, End::Killed, &["t"]);
     let topic = world.topic("t");
-    let sets = ["tables.\"public.t\".key=[\"k\"]", "topic.partitions=1"];
+    let sets = ["tables.\"public.t\".key=[\"k\"]", "topic.partitions=1", "batch.max_records=1"];
     world.first(&sets);
     let all = ours(&topic);
     kafka().topics("empty", &[&topic, &all[all.len() / 2].offset.to_string()]);
-    assert!(ours(&topic).len() < all.len());
-    world.drain(&sets);
-    assert_eq!(last_of_each_key(&topic), [42, 43, 41].map(Some));
+    let kept = ours(&topic).len();
+    assert!(kept < all.len());
+    if broken_off {
+        let gone = all.len() - kept - BASE.len();
+        let mut sluice = world.spawn(&sets, &[("FAILPOINT", &format!("delivered:{gone}"))]);
+        assert_eq!(sluice.wait(LIMIT), STRUCK, "{}", sluice.log());
+        assert_ne!(last_of_each_key(&topic), [42, 43, 41].map(Some), "it came to the end");
+    }
+    let (_, log) = world.drain(&sets);
+    assert_eq!(last_of_each_key(&topic), [42, 43, 41].map(Some), "{log}");
+    assert_eq!(log.contains("a replay into it was broken off"), broken_off, "{log}");
 }
 
 /// As retention would. What was not confirmed and is gone is stored again.

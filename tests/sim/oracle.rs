@@ -62,10 +62,10 @@ struct State {
     identities: BTreeMap<String, (i64, i16)>,
     /// Topics that were made anew: no marker stands in them before they are taken.
     anew: BTreeSet<Arc<str>>,
-    /// By partition of those and key, the last record and the newest. What was stored there and is not confirmed
-    /// comes again, behind what was written before the topic was taken anew; then all that followed comes again, so that
+    /// By partition of those and key, what is stored. What was stored in the old topic and is not confirmed comes
+    /// again, behind what was written before the topic was taken anew; then all that followed comes again, so that
     /// no key is left with an old value.
-    ends: BTreeMap<(Arc<str>, i32, u64), (Row, Row)>,
+    ends: BTreeMap<(Arc<str>, i32, u64), Vec<Row>>,
     /// Brokers have forgotten producers.
     forgot: bool,
     /// Partitions where somebody wrote for one of these two reasons who would be shut out otherwise: there
@@ -204,8 +204,7 @@ impl Oracle {
             if state.anew.contains(topic) {
                 let key = state.committed.get(&group).and_then(|keys| keys.get(row.2 as usize));
                 let place = (Arc::clone(topic), partition, key.copied().unwrap_or(0));
-                let (last, newest) = state.ends.entry(place).or_insert((row, row));
-                (*last, *newest) = (row, row.max(*newest));
+                state.ends.entry(place).or_default().push(row);
                 state.stored.insert(row, (Arc::clone(topic), partition));
                 continue;
             }
@@ -247,7 +246,10 @@ impl Oracle {
         let tight = |topic: &Arc<str>, partition: i32| {
             !state.loose.contains(&(Arc::clone(topic), partition))
         };
-        for ((topic, partition, key), (last, newest)) in &state.ends {
+        for ((topic, partition, key), rows) in &state.ends {
+            // What a promotion took back is newer than none.
+            let rows = || rows.iter().filter(|row| !state.lost.contains(&(row.0, row.1)));
+            let (last, newest) = (rows().next_back(), rows().max());
             if last != newest && tight(topic, *partition) {
                 state.trace.broken(format_args!(
                     "{topic}[{partition}] was made anew, and leaves key {key} with {last:x?}, not {newest:x?}"

@@ -25,7 +25,7 @@ fn only(set: &[u8]) -> Entry<'_> {
 
 fn found(entry: &Entry<'_>, name: &str, limit: usize) -> Result<Vec<(i64, Vec<u8>)>, LogError> {
     let mut found = Vec::new();
-    let visit = |offset, value: &[u8]| found.push((offset, value.to_vec()));
+    let visit = |offset, _: Option<&[u8]>, value: &[u8]| found.push((offset, value.to_vec()));
     entry.headers(name.as_bytes(), limit, visit)?;
     Ok(found)
 }
@@ -257,7 +257,7 @@ proptest! {
 fn visit_all(set: &[u8]) {
     for entry in Entries::new(set).flatten() {
         for limit in [LIMIT, 100] {
-            let _ = entry.headers(b"id", limit, |_, _| ());
+            let _ = entry.headers(b"id", limit, |_, _, _| ());
         }
     }
 }

@@ -15,7 +15,6 @@ impl Records {
     pub fn restart(&mut self, confirmed: Lsn, same_history: bool) {
         self.replay.restart(same_history);
         self.stored = None;
-        self.resumed.clear();
         (self.partly_stored, self.distrusted) = (false, false);
         self.batcher.flush_all();
         while self.batcher.closed().is_some() {} // It comes again.

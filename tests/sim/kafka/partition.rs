@@ -159,7 +159,7 @@ impl Partition {
             }
         }
         let mut names = Vec::new();
-        let _ = entry.headers(b"id", 1 << 20, |_, value| names.extend(Name::parse(value)));
+        let _ = entry.headers(b"id", 1 << 20, |_, _, value| names.extend(Name::parse(value)));
         let base = self.end();
         let mut bytes = bytes.to_vec();
         bytes[..8].copy_from_slice(&base.to_be_bytes());

@@ -1,6 +1,6 @@
 //! Whose the topics are to be, and what comes of taking them.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{note::Found, queue::Identity};
 use crate::{lease::Lease, lsn::Lsn, stored::Stored};
@@ -43,26 +43,12 @@ pub struct Taken {
     pub read: Read,
     /// How far we had come.
     pub found: Found,
-    /// Topics with records of ours that were read back to their begin, as none was confirmed.
-    pub(super) unmet: BTreeSet<Arc<str>>,
 }
 
 impl Taken {
-    /// A topic of which the group keeps nothing, while it does of others, was made anew since: what was in
-    /// it comes again, and may come behind what was written to the new one before it was taken.
-    pub(super) fn behead(&mut self) {
-        let kept = self.found.notes.as_deref().unwrap_or_default();
-        let noted = |topic: &Arc<str>| kept.iter().any(|one| one.topic == *topic && !one.gone);
-        let anew = !kept.is_empty() && self.unmet.iter().any(|topic| !noted(topic));
-        if anew {
-            self.stored.lost_its_front();
-        }
-    }
-
     /// Adds what other topics brought.
     pub(super) fn add(&mut self, other: Self) {
-        let Self { stored, read, found, unmet } = other;
-        self.unmet.extend(unmet);
+        let Self { stored, read, found } = other;
         let refused = self.stored.refused();
         self.stored.merge(stored);
         if self.stored.refused() > refused {
@@ -117,44 +103,4 @@ pub(super) struct Ours {
     /// Topics that are there, by their ids.
     pub(super) ids: Vec<(Arc<str>, Option<u128>)>,
     pub(super) taken: Taken,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sink::kafka::producer::{Kept, Note};
-
-    fn taken(kept: &[(&str, bool)], unmet: &str) -> bool {
-        let note = Note {
-            timeline: 1,
-            position: Lsn::new(100),
-            producer: 1,
-            epoch: 5,
-            topics: 2,
-            source: Some(7),
-            topic: None,
-        };
-        let kept = kept.iter().map(|&(topic, gone)| Kept { topic: topic.into(), note, gone });
-        let mut taken = Taken {
-            stored: Stored::new(7, 8),
-            read: Read::default(),
-            found: Found { notes: Some(kept.collect()), ..Found::default() },
-            unmet: [unmet.into()].into(),
-        };
-        taken.behead();
-        taken.stored.front_gone()
-    }
-
-    /// Found by the simulator: the old rows came again behind those that were in the new topic already,
-    /// which were left out.
-    #[test]
-    fn a_topic_that_was_made_anew_may_have_lost_what_came_first() {
-        assert!(taken(&[("a", false)], "b"), "the group keeps nothing of it");
-        assert!(
-            taken(&[("a", false), ("b", true)], "b"),
-            "the group keeps what was said of another"
-        );
-        assert!(!taken(&[("a", false), ("b", false)], "b"));
-        assert!(!taken(&[], "b"), "a first start");
-    }
 }

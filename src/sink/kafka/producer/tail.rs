@@ -7,6 +7,7 @@
 //! **Must stay true.** A name goes into the set only if its record is stored and visible: below the
 //! high watermark, and, in a transaction, committed. What is not understood is not taken for ours.
 
+mod order;
 #[cfg(test)]
 mod tests;
 
@@ -15,12 +16,15 @@ use std::{
     sync::Arc,
 };
 
+use tracing::warn;
+
+use self::order::Order;
 use super::{claim::ReadBack, note::Unsure, queue::Identity};
 use crate::{
     batch::log::{self, Entries, Marker},
     lsn::Lsn,
     sim::{Bug, planted},
-    stored::{Name, Stored},
+    stored::{Name, Place, Stored},
 };
 
 /// Offsets of the first step backwards; each next one is four times as long.
@@ -87,8 +91,10 @@ pub(super) struct Tail {
     pub(super) alone: bool,
     /// Nor when it went alone, so many times.
     nothing: u32,
-    /// By producer, names in a transaction whose marker is still to come in this step.
-    open: HashMap<i64, Vec<Name>>,
+    place: Place,
+    order: Order,
+    /// By producer, records in a transaction whose marker is still to come in this step.
+    open: HashMap<i64, Vec<(Name, Place)>>,
     /// The first marker of each producer in this step.
     first: HashMap<i64, Marker>,
     /// The first marker of each producer after this step.
@@ -103,6 +109,7 @@ impl Tail {
             cursor = low.saturating_sub(FIRST_STEP).max(0);
             phase = Phase::Back { start: cursor, end: low, step: FIRST_STEP };
         }
+        let place = Place::topic(&topic).partition(u32::try_from(partition).unwrap_or(u32::MAX));
         Self {
             topic,
             partition,
@@ -118,6 +125,8 @@ impl Tail {
             cut: false,
             alone: false,
             nothing: 0,
+            place,
+            order: Order::default(),
             open: HashMap::new(),
             first: HashMap::new(),
             later: HashMap::new(),
@@ -152,14 +161,20 @@ impl Tail {
         }
     }
 
-    /// Whether there are records of ours, and none that is confirmed.
-    pub(super) const fn is_unmet(&self) -> bool {
-        self.any && !self.met
-    }
-
-    /// Whether older records of ours that are not confirmed may have been deleted.
-    pub(super) const fn front_gone(&self) -> bool {
-        self.is_unmet() && self.log_start > 0
+    /// Keys that end with an older record than there is: all that is stored of them comes again.
+    pub(super) fn behind(&mut self, stored: &mut Stored) {
+        let behind = self.order.behind();
+        if behind.is_empty() {
+            return;
+        }
+        warn!(
+            topic = &*self.topic,
+            partition = self.partition,
+            keys = behind.len(),
+            "a replay into it was broken off, and some keys end with an older row than there is: what \
+             is not confirmed of them is sent once more"
+        );
+        behind.into_iter().for_each(|place| stored.again(place));
     }
 
     /// Whether the marker is still to come: a broker may be asked to wait for it.
@@ -243,36 +258,34 @@ impl Tail {
         if let Some(marker) = entry.marker {
             let ended = self.open.remove(&entry.producer_id).unwrap_or_default();
             if marker == Marker::Commit || planted(Bug::AbortedCounts) {
-                ended.iter().for_each(|name| sight.keep(name));
+                ended.iter().for_each(|(name, place)| self.keep(sight, name, *place));
             }
             self.first.entry(entry.producer_id).or_insert(marker);
             return;
         }
         let Some(wanted) = sight.wanted else { return };
-        let Self { open, met, any, low, .. } = self;
-        let low = *low;
-        let read = entry.headers(b"id", UNPACKED, |offset, value| {
-            let short = planted(Bug::ReadBackShort) && offset + 1 == low;
+        let read = entry.headers(b"id", UNPACKED, |offset, key, value| {
+            let short = planted(Bug::ReadBackShort) && offset + 1 == self.low;
             if offset < log_start || short {
                 return; // deleted, though its batch is still there
             }
             let Some(name) = Name::parse(value).filter(|name| name.source == wanted.source) else {
-                *met |= planted(Bug::EndsAtForeign);
+                self.met |= planted(Bug::EndsAtForeign);
                 return;
             };
-            *any = true;
+            self.any = true;
             sight.meet(&name);
-            if name.commit < wanted.from {
-                *met = true;
-            } else if entry.transactional {
-                open.entry(entry.producer_id).or_default().push(name);
+            self.met |= name.commit < wanted.from;
+            let place = self.place.key(key);
+            if entry.transactional {
+                self.open.entry(entry.producer_id).or_default().push((name, place));
             } else {
-                sight.keep(&name);
+                self.keep(sight, &name, place);
             }
         });
         // Its checksum was right: it would be no other the next time.
         if let Err(error) = read {
-            tracing::warn!(
+            warn!(
                 topic = &*self.topic,
                 partition = self.partition,
                 "passed over, as if it were not ours: {error}"
@@ -280,14 +293,23 @@ impl Tail {
         }
     }
 
+    /// A record that consumers can read.
+    fn keep(&mut self, sight: &mut Sight, name: &Name, place: Place) {
+        self.order.see(place, *name);
+        if sight.wanted.is_some_and(|wanted| name.commit >= wanted.from) {
+            sight.stored.insert(name);
+        }
+    }
+
     /// The next step backwards, if one is needed.
     fn step_back(&mut self, sight: &mut Sight, log_start: i64) {
-        for (producer, names) in self.open.drain() {
+        for (producer, records) in std::mem::take(&mut self.open) {
             let marker = self.later.get(&producer);
             if marker == Some(&Marker::Commit) || planted(Bug::AbortedCounts) {
-                names.iter().for_each(|name| sight.keep(name));
+                records.iter().for_each(|(name, place)| self.keep(sight, name, *place));
             }
         }
+        self.order.step();
         self.later.extend(self.first.drain());
         self.alone = false;
         let (end, step) = match self.phase {
@@ -327,9 +349,5 @@ impl Sight {
     pub(super) fn newest(&self) -> Vec<(u32, Lsn)> {
         let both = self.newest.iter().chain(&self.newest_below);
         both.map(|(timeline, commit)| (*timeline, *commit)).collect()
-    }
-
-    fn keep(&mut self, name: &Name) {
-        self.stored.insert(name);
     }
 }

@@ -138,7 +138,6 @@ impl Taker {
         ours.taken.found.notes = kept.map(|kept| {
             kept.into_iter().map(|one| Kept { gone: !is_there(&one), ..one }).collect()
         });
-        ours.taken.behead();
         Ok(ours)
     }
 
@@ -207,7 +206,7 @@ impl Taker {
         let read = Read { partitions: partitions.len(), ..Read::default() };
         let producer = identities.fences.first().map_or(identities.data.id, |(_, first)| first.id);
         let found = Found { producer, unsure: Some(Unsure::NotRead), ..Found::default() };
-        let taken = Taken { stored: self.empty(), read, found, unmet: BTreeSet::new() };
+        let taken = Taken { stored: self.empty(), read, found };
         Ours { identities, partitions, ids: Vec::new(), taken }
     }
 

@@ -225,6 +225,38 @@ fn what_may_have_lost_the_newest_record_is_told() {
     assert_eq!(read_all(&[plain(3), Piece::Nameless(2)], 2), (emptied, None));
 }
 
+/// Keys that end with an older record than there is.
+fn behind(pieces: &[Piece]) -> Vec<u32> {
+    let (mut log, mut sight) = (Log::default(), sight(5, u64::MAX));
+    pieces.iter().for_each(|piece| log.push(piece));
+    let low = log.end;
+    log.marker(OURS.id, OURS.epoch, Marker::Abort);
+    let served = Served { max_bytes: 1 << 20, log_start: 0, starved: vec![false] };
+    read(&log, low, &mut sight, &served).behind(&mut sight.stored);
+    let place = |key: &u32| Place::topic("t").key(Some(&key.to_be_bytes()));
+    (0..INDEXES).filter(|key| sight.stored.comes_again(place(key))).collect()
+}
+
+#[test]
+fn a_replay_that_was_broken_off_is_seen() {
+    let plain = |commit, key| {
+        let names = vec![(commit, key)];
+        Piece::Plain { source: SOURCE, names, codec: Codec::None }
+    };
+    let part = Piece::Part { producer: DATA.id, names: vec![(6, 0)], codec: Codec::None };
+    let end = |marker| Piece::End { producer: DATA.id, marker };
+    let whole = [plain(9, 0), plain(9, 1), plain(6, 0), plain(7, 0), plain(9, 0)];
+    assert!(behind(&whole).is_empty());
+    assert_eq!(behind(&whole[..4]), [0]);
+    assert!(behind(&[plain(9, 0), plain(6, 1)]).is_empty(), "another key");
+    assert_eq!(behind(&[plain(9, 2), plain(3, 2)]), [2], "also behind what is confirmed");
+    let far = [&[plain(9, 0)], &vec![Piece::Nameless(50); 9][..], &[plain(6, 0)]].concat();
+    assert_eq!(behind(&far), [0], "steps away");
+    let aborted = [plain(9, 0), part.clone(), end(Marker::Abort)];
+    assert!(behind(&aborted).is_empty(), "nobody reads it");
+    assert_eq!(behind(&[plain(9, 0), part, end(Marker::Commit)]), [0]);
+}
+
 #[test]
 fn a_glance_finds_the_newest_without_a_marker() {
     let ((log, low), mut sight) = (long(), sight(u64::MAX, u64::MAX));

@@ -86,9 +86,7 @@ impl Taker {
             // left with an old value: and what was not read is what came first.
             sight.stored.retain(|_, _| false);
         }
-        if tails.iter().any(Tail::front_gone) {
-            sight.stored.lost_its_front();
-        }
+        tails.iter_mut().for_each(|tail| tail.behind(&mut sight.stored));
         let found = Found {
             notes: None,
             newest: sight.newest(),
@@ -96,9 +94,7 @@ impl Taker {
             unsure: tails.iter().find_map(Tail::unsure),
         };
         let (ids, identities) = (ids(&metadata), identities.clone());
-        let unmet = tails.iter().filter(|tail| tail.is_unmet());
-        let unmet = unmet.map(|tail| Arc::clone(&tail.topic)).collect();
-        let taken = Taken { stored: sight.stored, read, found, unmet };
+        let taken = Taken { stored: sight.stored, read, found };
         Ok(Ours { identities, partitions, ids, taken })
     }
 

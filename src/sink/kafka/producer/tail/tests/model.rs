@@ -199,9 +199,11 @@ fn batch(records: &[(Option<Vec<u8>>, Option<String>)]) -> Vec<u8> {
     batcher.closed().unwrap().bytes
 }
 
+/// The index is the key as well.
 fn named(source: u64, names: &[(u64, u32)]) -> Vec<u8> {
     let id = |(commit, index): &(u64, u32)| {
-        (None, Some(format!("{source:016x}-00000001-{commit:016x}-{index:08x}")))
+        let id = format!("{source:016x}-00000001-{commit:016x}-{index:08x}");
+        (Some(index.to_be_bytes().to_vec()), Some(id))
     };
     batch(&names.iter().map(id).collect::<Vec<_>>())
 }
