@@ -15,7 +15,11 @@ pub mod vigil;
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
-use tokio::{select, sync::watch, time::sleep};
+use tokio::{
+    select,
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 pub use self::{
@@ -297,9 +301,10 @@ impl App {
 
     /// All that comes before `START_REPLICATION`: PostgreSQL first, then Kafka.
     async fn prepare(&mut self) -> Result<Session, Error> {
+        let begun = Instant::now();
         let session = match self.open(false).await {
             Err(error @ session::Error::Slot(slot::Error::SlotMissing { .. })) => {
-                self.missing(error).await?;
+                self.missing(error, begun).await?;
                 self.open(true).await?
             }
             opened => opened?,

@@ -637,6 +637,14 @@ fn what_kafka_does_not_allow_ends_with_77_and_the_command_that_allows_it() {
     let atomic = [&login[..], &["kafka.delivery=transactional"]].concat();
     let both = format!("{grant} Write --transactional-id {id} --transactional-id {id}-tx");
     halts(&config, &atomic, 77, &[&both]);
+    // Nor where nobody can tell whether a slot that is missing was there before.
+    let create =
+        [&login[..], &["slot.name=acl_untold", "slot.create=true", "slot.missing_timeout=0s"]]
+            .concat();
+    let words = ["neither the consumer group", "pg_create_logical_replication_slot('acl_untold'"];
+    halts(&config, &create, 77, &words);
+    let made = "select count(*) from pg_replication_slots where slot_name = 'acl_untold'";
+    assert_eq!(postgres().sql(made), "0");
     for (operation, resource, topic, group) in [
         ("WRITE", format!("txn:{id}"), 1, 1),
         // Then no note is of that topic.

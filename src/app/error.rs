@@ -66,6 +66,20 @@ pub enum Error {
         /// What makes it.
         sql: String,
     },
+    /// There is no slot, and nothing tells whether there was one.
+    #[error(
+        "replication slot {slot:?} does not exist on {server}, and slot.create makes one only where Kafka holds \
+         nothing of it: neither the consumer group nor the ends of the topics can tell. Grant Read on the \
+         group; or, if it is to be its first start, make it: {sql}"
+    )]
+    Untold {
+        /// Its name.
+        slot: String,
+        /// Who answered.
+        server: String,
+        /// What makes it.
+        sql: String,
+    },
     /// Another server has the slot, or may have it.
     #[error(
         "replication slot {slot:?} does not exist on {host}; {elsewhere}. If it is lost for good, begin with \
@@ -115,6 +129,7 @@ impl Error {
             Self::Missing { .. } => Disposition::Retry,
             Self::Gone { .. } => Disposition::Halt(Exit::Gap),
             Self::Elsewhere { .. } => Disposition::Retry,
+            Self::Untold { .. } => Disposition::Halt(Exit::Permission),
             Self::Unconfirmed { .. } => Disposition::Halt(Exit::Drain),
         }
     }

@@ -5,7 +5,8 @@
 //! meanwhile is judged as at any start, and one that was made anew further on is a gap.
 //!
 //! **Must stay true.** A slot is made only where nothing of ours is, in the consumer group or at the
-//! ends of the topics: else the rows from then on until now would be passed over in silence.
+//! ends of the topics: else the rows from then on until now would be passed over in silence. If
+//! neither can be read, nobody knows, and none is made.
 
 use std::{sync::Arc, time::Duration};
 
@@ -59,8 +60,12 @@ struct Missing {
 }
 
 impl App {
-    /// Whether the slot may be made that `error` says is missing.
-    pub(super) async fn missing(&mut self, error: session::Error) -> Result<(), Error> {
+    /// Whether the slot may be made that `error` says is missing; it was looked for from `looked` on.
+    pub(super) async fn missing(
+        &mut self,
+        error: session::Error,
+        looked: Instant,
+    ) -> Result<(), Error> {
         let session::Error::Slot(slot::Error::SlotMissing { name, sql, place: Some(place) }) =
             &error
         else {
@@ -79,7 +84,7 @@ impl App {
         let server = named(&place.host, place.server.timeline);
         let (slot, seen) = (name.clone(), self.seen());
         if let Some(elsewhere) = place.elsewhere.clone()
-            && !(create && (last.is_none() || self.accept_gap))
+            && !(create && (last.is_none() && unasked.is_none() || self.accept_gap))
         {
             // No gap, as long as it may come back.
             let (host, sql) = (place.host.clone(), sql.clone());
@@ -87,12 +92,13 @@ impl App {
         }
         // If Kafka did not say, it may have been there.
         let was_there = last.is_some() || seen.is_some() || unasked.is_some();
-        if was_there && !self.accept_gap && self.waits(last) {
+        if was_there && !self.accept_gap && self.waits(last, looked) {
             let wait = self.options.missing_timeout;
             return Err(Error::Missing { slot, server, seen, unasked, wait });
         }
         match last {
-            None if create => Ok(()),
+            None if create && (unasked.is_none() || self.accept_gap) => Ok(()),
+            None if create => Err(Error::Untold { slot, server, sql: sql.clone() }),
             None => Err(error.into()),
             Some(last) if create && self.accept_gap => {
                 tracing::warn!(slot, from = %last, "a gap is accepted: the slot is made anew");
@@ -127,13 +133,13 @@ impl App {
         Some(LastSeen { confirmed: seen.confirmed.max(self.last.confirmed), ..seen })
     }
 
-    /// Whether it is to be waited for still.
-    fn waits(&mut self, last: Option<Lsn>) -> bool {
+    /// Whether it is to be waited for still. An answer from before this process was frozen is no reason
+    /// to give up: it may have come in the meantime.
+    fn waits(&mut self, last: Option<Lsn>, looked: Instant) -> bool {
         let wait = self.options.missing_timeout;
-        let now = Instant::now();
-        let missing = self.sought.missing.get_or_insert(Missing { since: now, last });
+        let missing = self.sought.missing.get_or_insert(Missing { since: looked, last });
         missing.last = missing.last.or(last);
-        wait > Duration::ZERO && now < missing.since + wait
+        wait > Duration::ZERO && looked < missing.since + wait
     }
 
     /// Our last position that Kafka knows of, or why it could not be asked.
@@ -143,6 +149,7 @@ impl App {
         create: bool,
     ) -> Result<Result<Option<Lsn>, String>, Error> {
         let claim = self.claim_at(&place.server, Lsn::ZERO, false, Lease::new(Default::default()));
+        let named = claim.read_back.is_some();
         let names = self.topics_of(&place.published).into_iter().map(Arc::from).collect();
         let limit = self.options.kafka.request_timeout;
         let looked = async {
@@ -153,7 +160,13 @@ impl App {
             }
         };
         let found = if create {
-            looked.await?
+            let found = looked.await?;
+            let untold = found.notes.is_none() && found.newest.is_empty();
+            if untold && (!named || found.unsure.is_some()) {
+                let why = "neither the consumer group nor the ends of the topics can tell";
+                return Ok(Err(why.to_owned()));
+            }
+            found
         } else {
             // Only to say more: it is missing in any case.
             match timeout(limit, looked).await {
