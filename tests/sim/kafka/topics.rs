@@ -38,11 +38,12 @@ impl Cluster {
         }
         state.anew += 1;
         let epoch = state.anew * EPOCHS;
+        let none = state.brokers.iter().all(|broker| broker.fenced);
         let led = |at: usize| {
             let leader = (0..3).map(|shift| (at + shift) % 3).find(|at| !state.brokers[*at].fenced);
             let mut partition = Partition::new(leader.unwrap_or(0));
             (partition.leader, partition.epoch, partition.born) = (leader, epoch, epoch.into());
-            partition.isr.retain(|broker| !state.brokers[*broker].fenced);
+            partition.isr.retain(|broker| none || !state.brokers[*broker].fenced);
             partition
         };
         let all = (0..partitions).map(led).collect();
