@@ -13,9 +13,11 @@
 //! the last record of a key is its newest, or it comes again.
 
 use std::{
-    collections::{BTreeMap, HashSet},
-    hash::{DefaultHasher, Hash, Hasher as _},
+    collections::BTreeMap,
+    hash::{BuildHasher as _, Hash},
 };
+
+use foldhash::{HashSet, HashSetExt as _, quality::FixedState};
 
 use crate::{
     lsn::Lsn,
@@ -133,13 +135,11 @@ impl Place {
 }
 
 fn hash<T: Hash + ?Sized>(of: &T) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    of.hash(&mut hasher);
-    hasher.finish()
+    FixedState::default().hash_one(of)
 }
 
 /// Places told apart of which records come again, 40 bytes each; of more, whole partitions.
-const AGAIN: usize = 1 << 16;
+const AGAIN: usize = 1 << 14;
 
 /// How many indices of one transaction and part are one entry, a bit each.
 const WORD: u32 = u64::BITS;

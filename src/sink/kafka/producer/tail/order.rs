@@ -7,7 +7,9 @@
 //! **Must stay true.** By the key, not by the partition: where rows changed their partition between two
 //! starts, an older row of another key stands behind a newer one, and nothing is wrong.
 
-use std::collections::{HashMap, HashSet, hash_map::Entry};
+use std::collections::hash_map::Entry;
+
+use foldhash::{HashMap, HashSet};
 
 use crate::stored::{Name, Place};
 
@@ -75,6 +77,7 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
+    use foldhash::HashSetExt as _;
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
@@ -107,7 +110,7 @@ mod tests {
         for step in 1..4 {
             let steps = [step, step, step];
             let behind = |log: &[(u64, u64)]| behind(log, &steps);
-            let (none, one) = (HashSet::new(), HashSet::from([place(1)]));
+            let (none, one) = (HashSet::new(), HashSet::from_iter([place(1)]));
             assert_eq!(behind(&[(1, 10), (1, 20), (1, 30)]), none);
             assert_eq!(behind(&[(1, 30), (2, 40), (1, 10), (1, 20)]), one, "broken off before 30");
             assert_eq!(behind(&[(1, 30), (1, 10), (1, 20), (1, 30)]), none, "it came to its end");
@@ -140,7 +143,7 @@ mod tests {
         assert!(order.keys.len() <= KEYS + 1);
         // The others are one.
         order.see(place(KEYS as u64 + 40), name(1));
-        assert_eq!(order.behind(), HashSet::from([place(0).whole()]));
+        assert_eq!(order.behind(), HashSet::from_iter([place(0).whole()]));
     }
 
     proptest! {
