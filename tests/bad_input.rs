@@ -637,14 +637,7 @@ fn what_kafka_does_not_allow_ends_with_77_and_the_command_that_allows_it() {
     let atomic = [&login[..], &["kafka.delivery=transactional"]].concat();
     let both = format!("{grant} Write --transactional-id {id} --transactional-id {id}-tx");
     halts(&config, &atomic, 77, &[&both]);
-    // Nor where nobody can tell whether a slot that is missing was there before.
-    let create =
-        [&login[..], &["slot.name=acl_untold", "slot.create=true", "slot.missing_timeout=0s"]]
-            .concat();
-    let words = ["neither the consumer group", "pg_create_logical_replication_slot('acl_untold'"];
-    halts(&config, &create, 77, &words);
-    let made = "select count(*) from pg_replication_slots where slot_name = 'acl_untold'";
-    assert_eq!(postgres().sql(made), "0");
+    makes_no_slot(&config, &login);
     for (operation, resource, topic, group) in [
         ("WRITE", format!("txn:{id}"), 1, 1),
         // Then no note is of that topic.
@@ -672,6 +665,15 @@ fn what_kafka_does_not_allow_ends_with_77_and_the_command_that_allows_it() {
     kafka().wait("acl", 3, LIMIT);
     stops(&mut it);
     assert!(!it.log().contains("would not be shut out"), "{}", it.log());
+}
+
+/// Nobody can tell whether one that is missing was there before.
+fn makes_no_slot(config: &str, login: &[&str]) {
+    let create = ["slot.name=acl_untold", "slot.create=true", "slot.missing_timeout=0s"];
+    let words = ["neither the consumer group", "pg_create_logical_replication_slot('acl_untold'"];
+    halts(config, &[login, &create].concat(), 77, &words);
+    let made = "select count(*) from pg_replication_slots where slot_name = 'acl_untold'";
+    assert_eq!(postgres().sql(made), "0");
 }
 
 #[test]
