@@ -625,10 +625,8 @@ fn what_kafka_does_not_allow_ends_with_77_and_the_command_that_allows_it() {
     // These rights it can do without, and says so.
     let log = it.log();
     let said = |log: &str, words: &str| log.lines().filter(|line| line.contains(words)).count();
-    let id = format!(
-        "pgsluice-{}-acl",
-        postgres().sql("select system_identifier from pg_control_system()")
-    );
+    let system = postgres().sql("select system_identifier from pg_control_system()");
+    let id = format!("pgsluice-{system}-acl");
     assert_eq!(said(&log, "DescribeConfigs"), 1, "{log}");
     assert_eq!(said(&log, "rows may be repeated"), 1, "{log}");
     assert_eq!(said(&log, &format!("{grant} Write --transactional-id {id}")), 1, "{log}");
