@@ -21,7 +21,7 @@ use crate::{
     sink::kafka::{
         broker::Broker,
         codes,
-        error::Error,
+        error::{Doubt, Error},
         metadata::Metadata,
         wire::{
             AddPartitionsToTxn, Call as _, EndTxn, Fetch, FetchPartition, ListOffsets,
@@ -78,6 +78,7 @@ impl Taker {
                 }
                 done => done?,
             }
+            self.unchanged(&metadata, topics).await?;
         }
         read.bytes = sight.bytes;
         read.cut = tails.iter().filter(|tail| tail.cut).count();
@@ -96,6 +97,15 @@ impl Taker {
         let (ids, identities) = (ids(&metadata), identities.clone());
         let taken = Taken { stored: sight.stored, read, found };
         Ok(Ours { identities, partitions, ids, taken })
+    }
+
+    /// Topics are marked and read by their names: what was read must be of those that were there before.
+    async fn unchanged(&self, before: &Metadata, topics: &[Arc<str>]) -> Result<(), Error> {
+        let now = ids(&self.metadata(topics).await?);
+        match ids(before).into_iter().find(|topic| !now.contains(topic)) {
+            None => Ok(()),
+            Some((topic, _)) => Err(Error::Doubt { topic, partition: 0, why: Doubt::MadeAnew }),
+        }
     }
 
     /// The high watermark of every partition: the marker is to come at or above it.
