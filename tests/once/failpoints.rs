@@ -9,10 +9,11 @@ use std::{
 
 use crate::crash::{told, transaction};
 use crate::support::{Pgsluice, eventually, soak};
+use crate::topics::{beheaded, last_of_each_key};
 use crate::world::{End, LIMIT, World, at_once, kafka, lines_of, postgres, stored_once};
 
 /// How a process ends at one: by SIGABRT.
-pub const STRUCK: i32 = -6;
+const STRUCK: i32 = -6;
 
 #[test]
 fn killed_at_each_failpoint_each_row_is_stored_once() {
@@ -73,6 +74,18 @@ fn killed_at(world: &World, sets: &[&str], failpoint: &str, id: u32) -> bool {
     let code = sluice.wait(LIMIT);
     assert!(matches!(code, 0 | STRUCK), "{failpoint}: it ended with {code}:\n{}", sluice.log());
     code == STRUCK
+}
+
+/// The first are there again, behind the others, when the process is killed, and all that there is is stored.
+#[test]
+fn after_a_replay_that_was_broken_off_each_key_is_left_with_its_last_value() {
+    let log = beheaded("broken_off", |world, sets, gone| {
+        let mut sluice = world.spawn(sets, &[("FAILPOINT", &format!("delivered:{gone}"))]);
+        assert_eq!(sluice.wait(LIMIT), STRUCK, "{}", sluice.log());
+        let last = last_of_each_key(&world.topic("t"));
+        assert_ne!(last, [42, 43, 41].map(Some), "it came to the end");
+    });
+    assert!(log.contains("a replay into it was broken off"), "{log}");
 }
 
 /// Every name in `failpoint::hit("…")`.
