@@ -52,6 +52,13 @@ impl Bed {
         self.primary.sql_in(&self.name, "create publication p for table t");
     }
 
+    /// And waits until a standby has it.
+    pub fn publish_on(&self, standby: &Postgres) {
+        self.publish();
+        let there = || standby.sql_in(&self.name, "select count(*) from pg_publication") == "1";
+        eventually(LIMIT, "the standby has the publication", there);
+    }
+
     /// May the role of ours ask for a record of the running transactions?
     pub fn grant(&self) {
         let function = "function pg_log_standby_snapshot()";

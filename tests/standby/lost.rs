@@ -33,7 +33,7 @@ fn one(version: u8) {
     assert_eq!(early.wait(LIMIT), 69, "{}", early.log());
     early.wait_log(LIMIT, &["ERROR", "run on the primary", "CREATE PUBLICATION \"p\""]);
 
-    bed.publish();
+    bed.publish_on(standby);
     let mut sluice = bed.spawn(&servers, "prefer-standby", &CREATE);
     sluice.wait_log(LIMIT, &["WARN", "GRANT EXECUTE ON FUNCTION pg_log_standby_snapshot()"]);
     bed.grant();

@@ -19,7 +19,7 @@ fn one() {
     standby.sql("select pg_create_physical_replication_slot('taken')");
     standby.sql("alter system set primary_slot_name = ''");
     standby.sql("select pg_reload_conf()");
-    bed.publish();
+    bed.publish_on(standby);
     bed.grant();
     let servers = [primary, standby];
 
