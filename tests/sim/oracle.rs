@@ -289,6 +289,21 @@ impl Oracle {
         }
     }
 
+    /// A partition has another leader, which may lack what the old one had alone: these markers are there.
+    pub fn elected(
+        &self,
+        topic: &Arc<str>,
+        partition: i32,
+        markers: impl Iterator<Item = (i64, i16)>,
+    ) {
+        let mut state = self.0.lock().unwrap();
+        state.fenced.retain(|(of, number, _), _| (of, *number) != (topic, partition));
+        for (id, epoch) in markers {
+            let highest = state.fenced.entry((Arc::clone(topic), partition, id)).or_insert(-1);
+            *highest = epoch.max(*highest);
+        }
+    }
+
     /// A topic is deleted: what it held is gone, and nobody is shut out from what comes in its place.
     pub fn deleted(&self, topic: &str) {
         let mut state = self.0.lock().unwrap();

@@ -68,6 +68,7 @@ impl Cluster {
                     let next = partition.isr.iter().copied().find(|broker| !fenced[*broker]);
                     if next != partition.leader {
                         partition.elect(next);
+                        self.oracle.elected(&topic, number as i32, partition.markers());
                         self.trace.say(format_args!("{topic}[{number}] is led by {next:?}"));
                     }
                 }
@@ -136,6 +137,7 @@ impl Cluster {
                 if !others.is_empty() && chance.one_in(2) {
                     let next = chance.pick(&others);
                     partition.elect(Some(next));
+                    self.oracle.elected(topic, number as i32, partition.markers());
                     self.trace.say(format_args!("{topic}[{number}] is led by {next}"));
                 }
             }

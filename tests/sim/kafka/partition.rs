@@ -248,6 +248,11 @@ impl Partition {
         }
     }
 
+    /// Producer id and epoch of each marker that is there.
+    pub fn markers(&self) -> impl Iterator<Item = (i64, i16)> {
+        self.log.iter().filter(|entry| entry.marker.is_some()).map(|entry| (entry.id, entry.epoch))
+    }
+
     /// Its leader was started anew: of each id it knows the last batch.
     pub fn forget(&mut self) {
         for known in self.known.values_mut() {
