@@ -195,7 +195,7 @@ impl World {
         spawn_local(gated(gate, async move {
             match Box::pin(app::run(options, status, stop.clone())).await {
                 // Nobody can know that there was a slot: whoever looks after it starts it again.
-                Err(error) if this.postgres.lacked_slot() && this.kafka.keeps_nothing() => {
+                Err(error) if this.postgres.lacked_slot() && this.kafka.kept_nothing() => {
                     trace.say(format_args!("{who} is to be started again: {}", chain(&error)));
                     this.later(500, move |this| this.start(who));
                 }

@@ -1,6 +1,6 @@
 //! Topics that are deleted, and made anew: from offset 0, under another id, with nothing known of producers.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Cluster,
@@ -9,6 +9,9 @@ use super::{
 
 /// Leaders' epochs of a topic that was made anew begin here times how many there were.
 const EPOCHS: i32 = 1000;
+
+/// In which somebody who looked has come to his conclusion.
+const MOMENT: Duration = Duration::from_secs(5);
 
 impl Cluster {
     /// It is gone with all that it held, and what groups kept of it.
@@ -23,11 +26,12 @@ impl Cluster {
         self.changed.notify_waiters();
     }
 
-    /// Whether neither a group nor a topic tells of us.
-    pub fn keeps_nothing(&self) -> bool {
+    /// Whether neither a group nor a topic told of us a moment ago, when somebody looked.
+    pub fn kept_nothing(&self) -> bool {
         let state = self.lock();
         let mut entries = state.topics.values().flatten().flat_map(|partition| &partition.log);
-        state.groups.is_empty() && entries.all(|entry| entry.names.is_empty())
+        state.groups.is_new(MOMENT)
+            && entries.all(|entry| entry.names.is_empty() || entry.at.elapsed() < MOMENT)
     }
 
     /// The code of `CreateTopics`.

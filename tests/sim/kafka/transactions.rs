@@ -38,7 +38,11 @@ enum Phase {
 
 /// By group: what each partition's offset is, and what an open transaction would make of it.
 #[derive(Default)]
-pub struct Groups(BTreeMap<String, Group>);
+pub struct Groups {
+    all: BTreeMap<String, Group>,
+    /// Since when something is kept.
+    since: Option<Instant>,
+}
 
 #[derive(Default)]
 pub struct Group {
@@ -47,13 +51,15 @@ pub struct Group {
 }
 
 impl Groups {
-    pub fn is_empty(&self) -> bool {
-        self.0.values().all(|group| group.offsets.is_empty())
+    /// Whether nothing is kept, or only since a moment ago.
+    pub fn is_new(&self, moment: Duration) -> bool {
+        self.all.values().all(|group| group.offsets.is_empty())
+            || self.since.is_none_or(|since| since.elapsed() < moment)
     }
 
     /// A topic is deleted.
     pub fn forget(&mut self, topic: &str) {
-        for group in self.0.values_mut() {
+        for group in self.all.values_mut() {
             group.offsets.retain(|place, _| &*place.0 != topic);
             group.pending.values_mut().for_each(|all| all.retain(|place, _| &*place.0 != topic));
         }
@@ -96,7 +102,8 @@ impl Transaction {
             return;
         }
         for group in std::mem::take(&mut self.groups) {
-            let group = groups.0.entry(group).or_default();
+            groups.since.get_or_insert_with(Instant::now);
+            let group = groups.all.entry(group).or_default();
             let pending = group.pending.remove(&self.id).unwrap_or_default();
             if commit {
                 group.offsets.extend(pending);
@@ -274,7 +281,7 @@ impl Cluster {
         if state.topics.get(&place.0).is_none_or(|all| place.1 >= all.len()) {
             return code::UNKNOWN_TOPIC;
         }
-        let group = state.groups.0.entry(group.to_owned()).or_default();
+        let group = state.groups.all.entry(group.to_owned()).or_default();
         group.pending.entry(id).or_default().insert(place, kept);
         0
     }
@@ -282,7 +289,7 @@ impl Cluster {
     /// Each partition's offset, with a code where it may change yet.
     pub(super) fn offsets(&self, group: &str, stable: bool) -> Vec<(Place, i64, String, i16)> {
         let state = self.lock();
-        let Some(group) = state.groups.0.get(group) else { return Vec::new() };
+        let Some(group) = state.groups.all.get(group) else { return Vec::new() };
         let of = |place: &Place| {
             let open = stable && group.pending.values().any(|all| all.contains_key(place));
             let (offset, text) = group.offsets.get(place).cloned().unwrap_or((-1, String::new()));
