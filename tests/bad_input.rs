@@ -668,7 +668,8 @@ fn what_kafka_does_not_allow_ends_with_77_and_the_command_that_allows_it() {
 /// Nobody can tell whether one that is missing was there before.
 fn makes_no_slot(config: &str, login: &[&str]) {
     let create = ["slot.name=acl_untold", "slot.create=true", "slot.missing_timeout=0s"];
-    let words = ["neither the consumer group", "pg_create_logical_replication_slot('acl_untold'"];
+    let words =
+        ["neither consumer group \"pgsluice-", "pg_create_logical_replication_slot('acl_untold'"];
     halts(config, &[login, &create].concat(), 77, &words);
     let made = "select count(*) from pg_replication_slots where slot_name = 'acl_untold'";
     assert_eq!(postgres().sql(made), "0");

@@ -69,16 +69,16 @@ pub enum Error {
     /// There is no slot, and nothing tells whether there was one.
     #[error(
         "replication slot {slot:?} does not exist on {server}, and slot.create makes one only where Kafka holds \
-         nothing of it: neither the consumer group nor the ends of the topics can tell. Grant Read on the \
-         group; or, if it is to be its first start, make it: {sql}"
+         nothing of it: {}. Grant Read on that group; or, if this is the first start, make it: {}",
+        .unasked.why, .unasked.sql
     )]
     Untold {
         /// Its name.
         slot: String,
         /// Who answered.
         server: String,
-        /// What makes it.
-        sql: String,
+        /// Why not, and what makes a first one.
+        unasked: Box<Unasked>,
     },
     /// Another server has the slot, or may have it.
     #[error(

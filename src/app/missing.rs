@@ -97,8 +97,10 @@ impl App {
             return Err(Error::Missing { slot, server, seen, unasked, wait });
         }
         match last {
-            None if create && (unasked.is_none() || self.accept_gap) => Ok(()),
-            None if create => Err(Error::Untold { slot, server, sql: sql.clone() }),
+            None if create => match unasked.filter(|_| !self.accept_gap) {
+                None => Ok(()),
+                Some(unasked) => Err(Error::Untold { slot, server, unasked }),
+            },
             None => Err(error.into()),
             Some(last) if create && self.accept_gap => {
                 tracing::warn!(slot, from = %last, "a gap is accepted: the slot is made anew");
@@ -149,7 +151,7 @@ impl App {
         create: bool,
     ) -> Result<Result<Option<Lsn>, String>, Error> {
         let claim = self.claim_at(&place.server, Lsn::ZERO, false, Lease::new(Default::default()));
-        let named = claim.read_back.is_some();
+        let (named, group) = (claim.read_back.is_some(), claim.transactional_id.clone());
         let names = self.topics_of(&place.published).into_iter().map(Arc::from).collect();
         let limit = self.options.kafka.request_timeout;
         let looked = async {
@@ -163,8 +165,10 @@ impl App {
             let found = looked.await?;
             let untold = found.notes.is_none() && found.newest.is_empty();
             if untold && (!named || found.unsure.is_some()) {
-                let why = "neither the consumer group nor the ends of the topics can tell";
-                return Ok(Err(why.to_owned()));
+                let group = group.as_deref().unwrap_or_default();
+                return Ok(Err(format!(
+                    "neither consumer group {group:?} nor the ends of the topics can tell"
+                )));
             }
             found
         } else {
