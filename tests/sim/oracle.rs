@@ -296,12 +296,18 @@ impl Oracle {
         partition: i32,
         markers: impl Iterator<Item = (i64, i16)>,
     ) {
-        let mut state = self.0.lock().unwrap();
-        state.fenced.retain(|(of, number, _), _| (of, *number) != (topic, partition));
-        for (id, epoch) in markers {
-            let highest = state.fenced.entry((Arc::clone(topic), partition, id)).or_insert(-1);
+        let there: BTreeMap<i64, i16> = markers.fold(BTreeMap::new(), |mut there, (id, epoch)| {
+            let highest = there.entry(id).or_insert(epoch);
             *highest = epoch.max(*highest);
-        }
+            there
+        });
+        // Of what was forgotten since the markers nothing is known, though they are there.
+        self.0.lock().unwrap().fenced.retain(|(of, number, id), highest| {
+            let same = (&*of, *number) == (topic, partition);
+            let known = there.get(id).filter(|_| same);
+            *highest = known.map_or(*highest, |known| *known.min(highest));
+            !same || known.is_some()
+        });
     }
 
     /// A topic is deleted: what it held is gone, and nobody is shut out from what comes in its place.
