@@ -217,6 +217,30 @@ impl Stored {
         }
     }
 
+    /// For names of which it is to turn out whether they are stored. It has its room from this set.
+    #[must_use]
+    pub fn pending(&self) -> Self {
+        Self::new(self.source, 0)
+    }
+
+    /// Adds a name to such a set, as far as both together have room.
+    pub fn insert_pending(&mut self, pending: &mut Self, name: &Name) -> bool {
+        let (key, _) = place(name.timeline, name.commit, name.index, name.part);
+        let full = pending.words.len() == pending.limit && !pending.words.contains_key(&key);
+        if full && self.words.len() < self.limit {
+            (self.limit, pending.limit) = (self.limit - 1, pending.limit + 1);
+        }
+        pending.insert(name)
+    }
+
+    /// It has turned out.
+    pub fn settle(&mut self, pending: Self, stored: bool) {
+        self.limit += pending.limit;
+        if stored {
+            self.merge(pending);
+        }
+    }
+
     /// Whether this record was read back.
     #[must_use]
     pub fn contains(&self, timeline: u32, commit: Lsn, index: u32, part: Option<u32>) -> bool {
@@ -430,6 +454,26 @@ mod tests {
         stored.merge(other);
         assert_eq!((stored.len(), stored.refused()), (5, 4));
         assert!(stored.contains(1, Lsn::new(10), 0, None));
+    }
+
+    #[test]
+    fn what_is_pending_shares_the_room() {
+        let mut stored = Stored::new(7, 3);
+        let (mut one, mut other) = (stored.pending(), stored.pending());
+        assert!(stored.insert_pending(&mut one, &name(1, 10, 0, None)));
+        assert!(stored.insert_pending(&mut one, &name(1, 10, 63, None)));
+        assert!(stored.insert_pending(&mut other, &name(1, 20, 0, None)));
+        assert!(stored.insert(&name(1, 10, 0, None)));
+        assert!(!stored.insert(&name(1, 30, 0, None)), "two of three are lent");
+        assert!(!stored.insert_pending(&mut other, &name(1, 30, 0, None)));
+        assert_eq!(stored.refused(), 1);
+        // What was not stored after all gives its room back, and needed none.
+        stored.settle(other, false);
+        assert_eq!(stored.refused(), 1);
+        assert!(stored.insert(&name(1, 30, 0, None)));
+        stored.settle(one, true);
+        assert_eq!((stored.len(), stored.refused(), stored.limit), (3, 1, 3));
+        assert!(stored.contains(1, Lsn::new(10), 63, None));
     }
 
     #[test]

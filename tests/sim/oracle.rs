@@ -303,7 +303,7 @@ impl Oracle {
         });
         // Of what was forgotten since the markers nothing is known, though they are there.
         self.0.lock().unwrap().fenced.retain(|(of, number, id), highest| {
-            let same = (&*of, *number) == (topic, partition);
+            let same = (of, *number) == (topic, partition);
             let known = there.get(id).filter(|_| same);
             *highest = known.map_or(*highest, |known| *known.min(highest));
             !same || known.is_some()

@@ -18,7 +18,7 @@ use std::{
 
 use tracing::warn;
 
-use self::order::Order;
+use self::order::{Ends, Order, append};
 use super::{claim::ReadBack, note::Unsure, queue::Identity};
 use crate::{
     batch::log::{self, Entries, Marker},
@@ -93,12 +93,19 @@ pub(super) struct Tail {
     nothing: u32,
     place: Place,
     order: Order,
-    /// By producer, records in a transaction whose marker is still to come in this step.
-    open: HashMap<i64, Vec<(Name, Place)>>,
+    /// By producer, what is in a transaction whose marker is still to come in this step.
+    open: HashMap<i64, Open>,
     /// The first marker of each producer in this step.
     first: HashMap<i64, Marker>,
     /// The first marker of each producer after this step.
     later: HashMap<i64, Marker>,
+}
+
+/// Of a transaction that may have been committed or aborted.
+#[derive(Debug)]
+struct Open {
+    ends: foldhash::HashMap<Place, Ends>,
+    names: Stored,
 }
 
 impl Tail {
@@ -126,11 +133,16 @@ impl Tail {
             alone: false,
             nothing: 0,
             place,
-            order: Order::default(),
+            order: Order::new(1),
             open: HashMap::new(),
             first: HashMap::new(),
             later: HashMap::new(),
         }
+    }
+
+    /// One of so many that are read at the same time.
+    pub(super) fn among(self, partitions: usize) -> Self {
+        Self { order: Order::new(partitions), ..self }
     }
 
     /// The offset to fetch from. `None`: all is known.
@@ -234,6 +246,9 @@ impl Tail {
             self.step_back(sight, log_start);
         } else if sight.is_enough() || self.nothing > PATIENCE {
             // How the open transactions end is in what is not read.
+            std::mem::take(&mut self.open)
+                .into_values()
+                .for_each(|open| self.end(sight, open, None));
             (self.phase, self.cut) = (Phase::Done, true);
         }
         Ok(())
@@ -256,9 +271,8 @@ impl Tail {
 
     fn take(&mut self, sight: &mut Sight, entry: &log::Entry<'_>, log_start: i64) {
         if let Some(marker) = entry.marker {
-            let ended = self.open.remove(&entry.producer_id).unwrap_or_default();
-            if marker == Marker::Commit || planted(Bug::AbortedCounts) {
-                ended.iter().for_each(|(name, place)| self.keep(sight, name, *place));
+            if let Some(open) = self.open.remove(&entry.producer_id) {
+                self.end(sight, open, Some(marker));
             }
             self.first.entry(entry.producer_id).or_insert(marker);
             return;
@@ -276,11 +290,20 @@ impl Tail {
             self.any = true;
             sight.meet(&name);
             self.met |= name.commit < wanted.from;
-            let place = self.place.key(key);
+            let place = self.order.told(self.place.key(key));
+            let unconfirmed = name.commit >= wanted.from;
             if entry.transactional {
-                self.open.entry(entry.producer_id).or_default().push((name, place));
+                let new = || Open { ends: Default::default(), names: sight.stored.pending() };
+                let open = self.open.entry(entry.producer_id).or_insert_with(new);
+                place.into_iter().for_each(|place| append(&mut open.ends, place, name.into()));
+                if unconfirmed {
+                    sight.stored.insert_pending(&mut open.names, &name);
+                }
             } else {
-                self.keep(sight, &name, place);
+                place.into_iter().for_each(|place| self.order.see(place, name.into()));
+                if unconfirmed {
+                    sight.stored.insert(&name);
+                }
             }
         });
         // Its checksum was right: it would be no other the next time.
@@ -293,21 +316,20 @@ impl Tail {
         }
     }
 
-    /// A record that consumers can read.
-    fn keep(&mut self, sight: &mut Sight, name: &Name, place: Place) {
-        self.order.see(place, *name);
-        if sight.wanted.is_some_and(|wanted| name.commit >= wanted.from) {
-            sight.stored.insert(name);
+    /// How a transaction ended: consumers can read what is in it, or cannot.
+    fn end(&mut self, sight: &mut Sight, open: Open, marker: Option<Marker>) {
+        let stored = marker == Some(Marker::Commit) || planted(Bug::AbortedCounts);
+        if stored {
+            open.ends.into_iter().for_each(|(place, ends)| self.order.see(place, ends));
         }
+        sight.stored.settle(open.names, stored);
     }
 
     /// The next step backwards, if one is needed.
     fn step_back(&mut self, sight: &mut Sight, log_start: i64) {
-        for (producer, records) in std::mem::take(&mut self.open) {
-            let marker = self.later.get(&producer);
-            if marker == Some(&Marker::Commit) || planted(Bug::AbortedCounts) {
-                records.iter().for_each(|(name, place)| self.keep(sight, name, *place));
-            }
+        for (producer, open) in std::mem::take(&mut self.open) {
+            let marker = self.later.get(&producer).copied();
+            self.end(sight, open, marker);
         }
         self.order.step();
         self.later.extend(self.first.drain());

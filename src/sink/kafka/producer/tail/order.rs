@@ -7,65 +7,84 @@
 //! **Must stay true.** By the key, not by the partition: where rows changed their partition between two
 //! starts, an older row of another key stands behind a newer one, and nothing is wrong.
 
-use std::collections::hash_map::Entry;
-
-use foldhash::{HashMap, HashSet};
+use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
 use crate::stored::{Name, Place};
 
-/// Keys told apart in one partition, 80 bytes each. Others count as one: in a partition that is in order
-/// that makes no difference.
+/// Keys told apart in one partition, up to 300 bytes each. Others count as one: in a partition that is
+/// in order that makes no difference.
 const KEYS: usize = 1024;
+/// The same in all partitions together, but a few there are in each.
+const ALL_KEYS: usize = 1 << 15;
+const KEYS_LEAST: usize = 16;
 
 /// What was read of a partition: forwards within a step, and the steps backwards.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Order {
-    keys: HashMap<Place, Last>,
-    step: u32,
-    /// Of this step, keys whose last record so far is not their newest, which this is.
-    newest: HashMap<Place, Name>,
+    /// How many keys are told apart.
+    most: usize,
+    /// These, and of each the last record in the steps that are over.
+    keys: HashMap<Place, Option<Name>>,
+    step: HashMap<Place, Ends>,
     behind: HashSet<Place>,
 }
 
-/// The last record of a key, and in which step it stands.
+/// Of records of one key that stand one behind the other.
 #[derive(Clone, Copy, Debug)]
-struct Last {
-    name: Name,
-    step: u32,
+pub(super) struct Ends {
+    last: Name,
+    newest: Name,
+}
+
+impl From<Name> for Ends {
+    fn from(name: Name) -> Self {
+        Self { last: name, newest: name }
+    }
+}
+
+impl Ends {
+    /// These stand behind.
+    fn add(&mut self, Self { last, newest }: Self) {
+        *self = Self { last, newest: self.newest.max(newest) };
+    }
+}
+
+/// The next records of a key.
+pub(super) fn append(to: &mut HashMap<Place, Ends>, place: Place, next: Ends) {
+    to.entry(place).and_modify(|ends| ends.add(next)).or_insert(next);
 }
 
 impl Order {
-    /// The next record of this step. One without a key is newer or older than no other.
-    pub(super) fn see(&mut self, place: Place, name: Name) {
+    /// Of one of so many partitions that are read at the same time.
+    pub(super) fn new(partitions: usize) -> Self {
+        let most = (ALL_KEYS / partitions.max(1)).clamp(KEYS_LEAST, KEYS);
+        Self { most, keys: HashMap::new(), step: HashMap::new(), behind: HashSet::new() }
+    }
+
+    /// As what the records of this key count. `None`: one without a key is newer or older than no other.
+    pub(super) fn told(&mut self, place: Place) -> Option<Place> {
         if place.is_whole() {
-            return;
+            return None;
         }
-        let told = self.keys.len() < KEYS || self.keys.contains_key(&place);
+        let told = self.keys.len() < self.most || self.keys.contains_key(&place);
         let place = if told { place } else { place.whole() };
-        match self.keys.entry(place) {
-            Entry::Vacant(new) => {
-                new.insert(Last { name, step: self.step });
-            }
-            Entry::Occupied(mut last) if last.get().step == self.step => {
-                let before = std::mem::replace(&mut last.get_mut().name, name);
-                let newest = self.newest.get(&place).copied().unwrap_or(before);
-                if name < newest {
-                    self.newest.insert(place, newest);
-                } else {
-                    self.newest.remove(&place);
-                }
-            }
-            Entry::Occupied(last) if name > last.get().name => {
-                self.behind.insert(place);
-            }
-            Entry::Occupied(_) => {}
-        }
+        self.keys.entry(place).or_default();
+        Some(place)
+    }
+
+    /// The next of this step, as they are told apart.
+    pub(super) fn see(&mut self, place: Place, next: Ends) {
+        append(&mut self.step, place, next);
     }
 
     /// The next step, of what stands before all that was seen.
     pub(super) fn step(&mut self) {
-        self.behind.extend(self.newest.drain().map(|(place, _)| place));
-        self.step += 1;
+        for (place, ends) in self.step.drain() {
+            let last = self.keys.entry(place).or_default().get_or_insert(ends.last);
+            if ends.newest > *last {
+                self.behind.insert(place);
+            }
+        }
     }
 
     /// Keys that end with an older record than there is.
@@ -77,7 +96,6 @@ impl Order {
 
 #[cfg(test)]
 mod tests {
-    use foldhash::HashSetExt as _;
     use proptest::{collection::vec, prelude::*};
 
     use super::*;
@@ -91,13 +109,19 @@ mod tests {
         Place::topic("t").key(Some(&key.to_be_bytes()))
     }
 
+    fn see(order: &mut Order, place: Place, name: Name) {
+        if let Some(place) = order.told(place) {
+            order.see(place, name.into());
+        }
+    }
+
     /// Keys of this log that end with an older commit, read in steps backwards of these lengths.
     fn behind(log: &[(u64, u64)], steps: &[usize]) -> HashSet<Place> {
-        let (mut order, mut end) = (Order::default(), log.len());
+        let (mut order, mut end) = (Order::new(1), log.len());
         for step in steps.iter().copied().chain([log.len()]) {
             let start = end.saturating_sub(step);
             for &(key, commit) in &log[start..end] {
-                order.see(place(key), name(commit));
+                see(&mut order, place(key), name(commit));
             }
             order.step();
             end = start;
@@ -121,29 +145,36 @@ mod tests {
 
     #[test]
     fn a_record_of_an_older_timeline_is_older() {
-        let mut order = Order::default();
-        order.see(place(1), Name { timeline: 1, ..name(50) });
-        order.see(place(1), Name { timeline: 2, ..name(40) });
+        let mut order = Order::new(1);
+        see(&mut order, place(1), Name { timeline: 1, ..name(50) });
+        see(&mut order, place(1), Name { timeline: 2, ..name(40) });
         assert!(order.behind().is_empty());
     }
 
     #[test]
     fn records_without_a_key_are_in_any_order() {
-        let mut order = Order::default();
-        order.see(place(1).whole(), name(50));
-        order.see(place(1).whole(), name(40));
+        let mut order = Order::new(1);
+        see(&mut order, place(1).whole(), name(50));
+        see(&mut order, place(1).whole(), name(40));
         assert!(order.behind().is_empty());
     }
 
     #[test]
     fn more_keys_than_there_is_room_for_are_in_order_all_the_same() {
-        let mut order = Order::default();
-        (0..KEYS as u64 + 50).for_each(|at| order.see(place(at), name(at)));
-        assert!(order.newest.is_empty());
-        assert!(order.keys.len() <= KEYS + 1);
-        // The others are one.
-        order.see(place(KEYS as u64 + 40), name(1));
-        assert_eq!(order.behind(), HashSet::from_iter([place(0).whole()]));
+        for (partitions, keys) in [(1, KEYS), (100, ALL_KEYS / 100), (100_000, KEYS_LEAST)] {
+            let keys = keys as u64;
+            let of = |names: &[u64]| {
+                let mut order = Order::new(partitions);
+                names.iter().for_each(|&at| see(&mut order, place(at), name(at)));
+                assert_eq!(order.keys.len() as u64, keys + 1);
+                order
+            };
+            let ascending: Vec<_> = (0..keys + 50).collect();
+            assert!(of(&ascending).behind().is_empty());
+            // The others are one.
+            let back = [ascending.as_slice(), &[keys + 40]].concat();
+            assert_eq!(of(&back).behind(), HashSet::from_iter([place(0).whole()]));
+        }
     }
 
     proptest! {

@@ -287,3 +287,42 @@ fn an_empty_partition_is_done_at_its_marker() {
     let served = Served { max_bytes: 1, log_start: 0, starved: vec![true] };
     assert!(!read(&log, 0, &mut sight, &served).cut);
 }
+
+/// Names in one transaction, then its marker; room for two.
+fn in_one_transaction(commits: std::ops::Range<u64>, marker: Marker) -> (Sight, Tail) {
+    let (mut log, mut sight) = (Log::default(), sight(5, u64::MAX));
+    sight.stored = Stored::new(SOURCE, 2);
+    let part = |commit| Piece::Part { producer: 1, names: vec![(commit, 0)], codec: Codec::None };
+    commits.map(part).for_each(|piece| log.push(&piece));
+    log.push(&Piece::End { producer: 1, marker });
+    let low = log.end;
+    log.marker(OURS.id, OURS.epoch, Marker::Abort);
+    let served = Served { max_bytes: 300, log_start: 0, starved: vec![false] };
+    let tail = read(&log, low, &mut sight, &served);
+    (sight, tail)
+}
+
+#[test]
+fn what_a_transaction_holds_until_its_marker_is_within_the_memory() {
+    let names = |(sight, _): (Sight, Tail)| (sight.stored.len(), sight.stored.refused());
+    assert_eq!(names(in_one_transaction(6..8, Marker::Commit)), (2, 0));
+    assert_eq!(names(in_one_transaction(6..16, Marker::Commit)), (2, 8));
+    assert_eq!(
+        names(in_one_transaction(0..5, Marker::Commit)),
+        (0, 0),
+        "confirmed ones are not kept"
+    );
+    let (mut sight, _) = in_one_transaction(6..16, Marker::Abort);
+    assert_eq!((sight.stored.len(), sight.stored.refused()), (0, 0));
+    let name = |commit| Name {
+        source: SOURCE,
+        timeline: 1,
+        commit: Lsn::new(commit),
+        index: 0,
+        part: None,
+    };
+    assert!(
+        sight.stored.insert(&name(20)) && sight.stored.insert(&name(21)),
+        "its room is there again"
+    );
+}

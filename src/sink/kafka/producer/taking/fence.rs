@@ -111,8 +111,9 @@ impl Taker {
     /// The high watermark of every partition: the marker is to come at or above it.
     pub(super) async fn lows(&mut self, metadata: &Metadata) -> Result<Vec<Tail>, Error> {
         let listed = self.listed(metadata, OffsetAt::Latest).await?;
+        let all = listed.len();
         let tail = |(leader, of): (i32, ListedOffset)| {
-            Tail::new(of.topic, of.partition, leader, of.offset)
+            Tail::new(of.topic, of.partition, leader, of.offset).among(all)
         };
         Ok(listed.into_iter().map(tail).collect())
     }
