@@ -5,7 +5,8 @@
 //! those are left out of the replay.
 //!
 //! Some of what should be stored may not be: compaction, retention or somebody by hand deleted it. It
-//! is sent again, behind newer records; so whatever followed it is sent again too, key by key.
+//! is sent again, behind newer records; so whatever followed it is sent again too, key by key, and a
+//! truncate if anything is that it has to follow.
 //!
 //! **Invariants.** Only names go in that were read below the high watermark: what is above it may
 //! be lost yet. Nothing is left out because its position is lower or higher than another's, only
@@ -163,14 +164,16 @@ pub struct Stored {
     names: u64,
     refused: u64,
     again: HashSet<Place>,
+    /// Partitions into which something was sent.
+    sent: HashSet<Place>,
 }
 
 impl Stored {
     /// None yet; at most `limit` entries.
     #[must_use]
     pub fn new(source: u64, limit: usize) -> Self {
-        let (words, again) = (BTreeMap::new(), HashSet::new());
-        Self { source, limit, words, names: 0, refused: 0, again }
+        let (words, again, sent) = (BTreeMap::new(), HashSet::new(), HashSet::new());
+        Self { source, limit, words, names: 0, refused: 0, again, sent }
     }
 
     /// Adds a name. `false` if it is not in the set: there was no room, or it is of another source.
@@ -212,6 +215,7 @@ impl Stored {
         }
         self.refused = self.refused.saturating_add(other.refused);
         other.again.into_iter().for_each(|place| self.again(place));
+        self.sent.extend(other.sent);
         for (key, bits) in other.words {
             self.add(key, bits);
         }
@@ -263,17 +267,27 @@ impl Stored {
         self.words.range(first..=last).next().is_some()
     }
 
-    /// A record is sent behind those that are stored there: whatever follows of its key is too.
+    /// What is stored there comes again.
     pub fn again(&mut self, place: Place) {
         let told = self.again.len() < AGAIN || self.again.contains(&place);
         self.again.insert(if told { place } else { place.whole() });
     }
 
+    /// A record is sent, behind those that are stored there. Whatever follows it of its key is too; a
+    /// row without a key (`place` is whole) replaces none, and a truncate does so with all.
+    pub fn send(&mut self, place: Place, truncate: bool) {
+        self.sent.insert(place.whole());
+        if truncate || !place.is_whole() {
+            self.again(place);
+        }
+    }
+
     /// Whether a record at this place is sent, stored or not.
     #[must_use]
-    pub fn comes_again(&self, place: Place) -> bool {
-        !self.again.is_empty()
-            && (self.again.contains(&place) || self.again.contains(&place.whole()))
+    pub fn comes_again(&self, place: Place, truncate: bool) -> bool {
+        let whole = place.whole();
+        !self.again.is_empty() && (self.again.contains(&place) || self.again.contains(&whole))
+            || truncate && self.sent.contains(&whole)
     }
 
     /// Forgets every commit below this one: commits ascend, so none of them will be asked for.
@@ -338,26 +352,46 @@ mod tests {
     #[test]
     fn what_comes_again_does_so_by_its_key_in_its_partition() {
         let mut stored = Stored::new(7, LIMIT);
-        assert!(!stored.comes_again(place(1)));
+        assert!(!stored.comes_again(place(1), false));
         stored.again(place(1));
-        assert!(stored.comes_again(place(1)));
+        assert!(stored.comes_again(place(1), false));
         let others =
             [place(2), place(1).partition(2), Place::topic("u").partition(1), place(1).whole()];
-        assert_eq!(others.map(|other| stored.comes_again(other)), [false; 4]);
+        assert_eq!(others.map(|other| stored.comes_again(other, false)), [false; 4]);
         stored.again(place(2).whole());
-        assert!(stored.comes_again(place(3)), "all of the partition");
+        assert!(stored.comes_again(place(3), false), "all of the partition");
         let mut merged = Stored::new(7, LIMIT);
         merged.merge(stored);
-        assert!(merged.comes_again(place(1)) && !merged.comes_again(place(1).partition(2)));
+        assert!(
+            merged.comes_again(place(1), false)
+                && !merged.comes_again(place(1).partition(2), false)
+        );
+    }
+
+    #[test]
+    fn a_truncate_comes_again_behind_whatever_was_sent_into_its_partition() {
+        for sent in [place(1), place(1).whole()] {
+            let mut stored = Stored::new(7, LIMIT);
+            let whole = sent.whole();
+            stored.again(place(2));
+            assert!(!stored.comes_again(whole, true));
+            stored.send(sent, false);
+            assert!(stored.comes_again(whole, true));
+            assert!(!stored.comes_again(whole.partition(2), true));
+            assert!(!stored.comes_again(whole, false), "a row without a key");
+            assert!(!stored.comes_again(place(3), false));
+            stored.send(whole, true);
+            assert!(stored.comes_again(whole, false) && stored.comes_again(place(3), false));
+        }
     }
 
     #[test]
     fn of_more_places_than_there_is_room_for_all_of_the_partition_comes_again() {
         let mut stored = Stored::new(7, LIMIT);
         (0..AGAIN as u64).for_each(|key| stored.again(place(key)));
-        assert!(!stored.comes_again(place(u64::MAX)));
+        assert!(!stored.comes_again(place(u64::MAX), false));
         stored.again(place(AGAIN as u64));
-        assert!(stored.comes_again(place(u64::MAX)));
+        assert!(stored.comes_again(place(u64::MAX), false));
         assert_eq!(stored.again.len(), AGAIN + 1);
     }
 

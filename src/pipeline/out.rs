@@ -98,15 +98,13 @@ impl Out<'_> {
         if let Some(all) = &mut self.stored {
             let place = self.topic.place.partition(partition).key(key);
             let named = self.partly_stored && all.contains(timeline, commit, index, part);
-            if named && !all.comes_again(place) {
+            let truncate = record.op == Op::Truncate;
+            if named && !all.comes_again(place, truncate) {
                 *self.already_stored += 1;
                 self.ledger.cover(self.ticket);
                 return Ok(());
             }
-            // A row without a key replaces none; a truncate does so with all.
-            if key.is_some() || record.op == Op::Truncate {
-                all.again(place);
-            }
+            all.send(place, truncate);
         }
         let Self { encoder, template, headers, .. } = self;
         let times = times(self.timestamp, record.transaction, self.now, self.stale);

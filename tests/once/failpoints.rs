@@ -9,7 +9,7 @@ use std::{
 
 use crate::crash::{told, transaction};
 use crate::support::{Pgsluice, eventually, soak};
-use crate::topics::{beheaded, last_of_each_key};
+use crate::topics::{applied, beheaded, last_of_each_key, truncated};
 use crate::world::{End, LIMIT, World, at_once, kafka, lines_of, postgres, stored_once};
 
 /// How a process ends at one: by SIGABRT.
@@ -84,6 +84,18 @@ fn after_a_replay_that_was_broken_off_each_key_is_left_with_its_last_value() {
         assert_eq!(sluice.wait(LIMIT), STRUCK, "{}", sluice.log());
         let last = last_of_each_key(&world.topic("t"));
         assert_ne!(last, [42, 43, 41].map(Some), "it came to the end");
+    });
+    assert!(log.contains("a replay into it was broken off"), "{log}");
+}
+
+/// The same, and the truncate is there again, but not yet what followed it.
+#[test]
+fn after_a_replay_that_was_broken_off_behind_a_truncate_no_later_row_is_gone() {
+    let log = truncated("broken_off_truncated", |world, sets, gone| {
+        let mut sluice = world.spawn(sets, &[("FAILPOINT", &format!("delivered:{}", gone + 2))]);
+        assert_eq!(sluice.wait(LIMIT), STRUCK, "{}", sluice.log());
+        let left = applied(&kafka().dump(&world.topic("t")));
+        assert!(!left.contains(&1002) && left.is_disjoint(&(4..12).collect()), "{left:?}");
     });
     assert!(log.contains("a replay into it was broken off"), "{log}");
 }

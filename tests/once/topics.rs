@@ -1,8 +1,8 @@
 //! Topics that others change, or write to, before the next process starts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::support::{Pgsluice, eventually, produce_with};
+use crate::support::{Pgsluice, Record, eventually, produce_with};
 use crate::world::{ALL, BASE, End, FIRST, LIMIT, SECOND, World, both, is_each_once, kafka, ours};
 
 #[test]
@@ -125,6 +125,57 @@ pub fn beheaded(name: &str, then: impl FnOnce(&World, &[&str], usize)) -> String
     let (_, log) = world.drain(&sets);
     assert_eq!(last_of_each_key(&topic), [42, 43, 41].map(Some), "{log}");
     log
+}
+
+/// The same before a truncate, which stands behind them again.
+#[test]
+fn a_truncate_follows_what_was_deleted_and_comes_again() {
+    truncated("truncated", |_, _, _| {});
+}
+
+/// What happens before the second process gets the world, its settings, and how many rows are gone, all before the truncate.
+/// Whoever has read the topic from its beginning, or all along, has the table then. Gives the log.
+pub fn truncated(name: &str, then: impl FnOnce(&World, &[&str], usize)) -> String {
+    kafka();
+    let world = World::new(name, End::Killed, &["t"]);
+    let topic = world.topic("t");
+    let sets = ["topic.partitions=1", "batch.max_records=1"];
+    let mut sluice = world.start(&sets);
+    world.write(BASE);
+    world.wait_confirmed(&mut sluice);
+    world.proxy.hold();
+    // With the truncate as many records as FIRST has.
+    let (gone, rest) = (FIRST.start..FIRST.start + 4, FIRST.start + 8..FIRST.end - 4);
+    world.write(gone.start..rest.start);
+    world.sql("truncate t");
+    world.write(rest.clone());
+    world.sql("insert into t values (1000), (1001), (1002)");
+    world.finish(&mut sluice, BASE.len());
+    let mut all = kafka().dump(&topic);
+    let first = &ours(&topic)[BASE.len() + gone.len()];
+    kafka().topics("empty", &[&topic, &first.offset.to_string()]);
+    assert_eq!(ours(&topic).len(), all.len() - BASE.len() - gone.len());
+    then(&world, &sets, gone.len());
+    let (_, log) = world.drain(&sets);
+    let kept = kafka().dump(&topic);
+    let seen = all.last().unwrap().offset;
+    let table: BTreeSet<u64> = rest.map(u64::from).chain(1000..1003).collect();
+    assert_eq!(applied(&kept), table, "{log}");
+    all.extend(kept.into_iter().filter(|record| record.offset > seen));
+    assert_eq!(applied(&all), table, "{log}");
+    log
+}
+
+/// The rows that whoever has read these has.
+pub fn applied(records: &[Record]) -> BTreeSet<u64> {
+    let mut rows = BTreeSet::new();
+    for record in records.iter().filter(|record| record.header("id").is_some()) {
+        match record.header("op") {
+            Some("t") => rows.clear(),
+            _ => _ = rows.insert(record.json()["id"].as_u64().unwrap()),
+        }
+    }
+    rows
 }
 
 /// As retention would. What was not confirmed and is gone is stored again.

@@ -18,7 +18,7 @@ use std::{
 
 use tracing::warn;
 
-use self::order::{Ends, Order, append};
+use self::order::{Order, Seen};
 use super::{claim::ReadBack, note::Unsure, queue::Identity};
 use crate::{
     batch::log::{self, Entries, Marker},
@@ -104,7 +104,7 @@ pub(super) struct Tail {
 /// Of a transaction that may have been committed or aborted.
 #[derive(Debug)]
 struct Open {
-    ends: foldhash::HashMap<Place, Ends>,
+    seen: Seen,
     names: Stored,
 }
 
@@ -133,7 +133,7 @@ impl Tail {
             alone: false,
             nothing: 0,
             place,
-            order: Order::new(1),
+            order: Order::new(place, 1),
             open: HashMap::new(),
             first: HashMap::new(),
             later: HashMap::new(),
@@ -142,7 +142,7 @@ impl Tail {
 
     /// One of so many that are read at the same time.
     pub(super) fn among(self, partitions: usize) -> Self {
-        Self { order: Order::new(partitions), ..self }
+        Self { order: Order::new(self.place, partitions), ..self }
     }
 
     /// The offset to fetch from. `None`: all is known.
@@ -293,14 +293,14 @@ impl Tail {
             let place = self.order.told(self.place.key(key));
             let unconfirmed = name.commit >= wanted.from;
             if entry.transactional {
-                let new = || Open { ends: Default::default(), names: sight.stored.pending() };
+                let new = || Open { seen: Seen::default(), names: sight.stored.pending() };
                 let open = self.open.entry(entry.producer_id).or_insert_with(new);
-                place.into_iter().for_each(|place| append(&mut open.ends, place, name.into()));
+                open.seen.add(place, name);
                 if unconfirmed {
                     sight.stored.insert_pending(&mut open.names, &name);
                 }
             } else {
-                place.into_iter().for_each(|place| self.order.see(place, name.into()));
+                self.order.next().add(place, name);
                 if unconfirmed {
                     sight.stored.insert(&name);
                 }
@@ -320,7 +320,7 @@ impl Tail {
     fn end(&mut self, sight: &mut Sight, open: Open, marker: Option<Marker>) {
         let stored = marker == Some(Marker::Commit) || planted(Bug::AbortedCounts);
         if stored {
-            open.ends.into_iter().for_each(|(place, ends)| self.order.see(place, ends));
+            self.order.next().append(open.seen);
         }
         sight.stored.settle(open.names, stored);
     }

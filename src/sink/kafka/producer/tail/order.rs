@@ -2,7 +2,8 @@
 //!
 //! A replay that has to send records again behind newer ones (they had been deleted, or lay behind a
 //! limit) sends what followed them again as well. If it was broken off, a key's last record is not its
-//! newest, and if at the next start each record that is stored were left out, it would stay so.
+//! newest, and if at the next start each record that is stored were left out, it would stay so. A
+//! truncate is a record of every key.
 //!
 //! **Must stay true.** By the key, not by the partition: where rows changed their partition between two
 //! starts, an older row of another key stands behind a newer one, and nothing is wrong.
@@ -21,47 +22,96 @@ const KEYS_LEAST: usize = 16;
 /// What was read of a partition: forwards within a step, and the steps backwards.
 #[derive(Debug)]
 pub(super) struct Order {
+    whole: Place,
     /// How many keys are told apart.
     most: usize,
     /// These, and of each the last record in the steps that are over.
     keys: HashMap<Place, Option<Name>>,
-    step: HashMap<Place, Ends>,
+    /// The same of truncates.
+    truncates: Truncates,
+    step: Seen,
     behind: HashSet<Place>,
 }
 
-/// Of records of one key that stand one behind the other.
+/// Records that stand one behind the other.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    keys: HashMap<Place, Ends>,
+    truncates: Truncates,
+}
+
+/// Of one key.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ends {
+struct Ends {
     last: Name,
     newest: Name,
 }
 
-impl From<Name> for Ends {
-    fn from(name: Name) -> Self {
-        Self { last: name, newest: name }
+/// The last truncate, and the newest records before and behind it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Truncates {
+    before: Option<Name>,
+    last: Option<Name>,
+    behind: Option<Name>,
+}
+
+impl Seen {
+    /// The next record, and as what its key is told apart; `None`: it has none.
+    pub(super) fn add(&mut self, place: Option<Place>, name: Name) {
+        let next = Ends { last: name, newest: name };
+        place.into_iter().for_each(|place| self.append_ends(place, next));
+        // Of several parts and without a key: one for each partition.
+        let truncate = (place.is_none() && name.part.is_some()).then_some(name);
+        let behind = truncate.is_none().then_some(name);
+        self.truncates.append(Truncates { before: None, last: truncate, behind });
+    }
+
+    fn append_ends(&mut self, place: Place, next: Ends) {
+        let add = |ends: &mut Ends| {
+            *ends = Ends { last: next.last, newest: ends.newest.max(next.newest) };
+        };
+        self.keys.entry(place).and_modify(add).or_insert(next);
+    }
+
+    /// What stands behind.
+    pub(super) fn append(&mut self, next: Self) {
+        next.keys.into_iter().for_each(|(place, ends)| self.append_ends(place, ends));
+        self.truncates.append(next.truncates);
     }
 }
 
-impl Ends {
-    /// These stand behind.
-    fn add(&mut self, Self { last, newest }: Self) {
-        *self = Self { last, newest: self.newest.max(newest) };
+impl Truncates {
+    fn append(&mut self, next: Self) {
+        *self = match next.last {
+            None => Self { behind: self.behind.max(next.behind), ..*self },
+            Some(_) => Self { before: self.newest().max(next.before), ..next },
+        };
     }
-}
 
-/// The next records of a key.
-pub(super) fn append(to: &mut HashMap<Place, Ends>, place: Place, next: Ends) {
-    to.entry(place).and_modify(|ends| ends.add(next)).or_insert(next);
+    fn newest(&self) -> Option<Name> {
+        self.before.max(self.last).max(self.behind)
+    }
+
+    /// Whether what a truncate should not have taken stands before it.
+    fn take_newer(&self) -> bool {
+        self.last.is_some() && self.before > self.last.max(self.behind)
+    }
 }
 
 impl Order {
     /// Of one of so many partitions that are read at the same time.
-    pub(super) fn new(partitions: usize) -> Self {
-        let most = (ALL_KEYS / partitions.max(1)).clamp(KEYS_LEAST, KEYS);
-        Self { most, keys: HashMap::new(), step: HashMap::new(), behind: HashSet::new() }
+    pub(super) fn new(whole: Place, partitions: usize) -> Self {
+        Self {
+            whole,
+            most: (ALL_KEYS / partitions.max(1)).clamp(KEYS_LEAST, KEYS),
+            keys: HashMap::new(),
+            truncates: Truncates::default(),
+            step: Seen::default(),
+            behind: HashSet::new(),
+        }
     }
 
-    /// As what the records of this key count. `None`: one without a key is newer or older than no other.
+    /// As what the records of this key are told apart. `None`: one without a key replaces no other.
     pub(super) fn told(&mut self, place: Place) -> Option<Place> {
         if place.is_whole() {
             return None;
@@ -72,24 +122,30 @@ impl Order {
         Some(place)
     }
 
-    /// The next of this step, as they are told apart.
-    pub(super) fn see(&mut self, place: Place, next: Ends) {
-        append(&mut self.step, place, next);
+    /// What comes next in this step.
+    pub(super) fn next(&mut self) -> &mut Seen {
+        &mut self.step
     }
 
     /// The next step, of what stands before all that was seen.
     pub(super) fn step(&mut self) {
-        for (place, ends) in self.step.drain() {
+        let Seen { keys, mut truncates } = std::mem::take(&mut self.step);
+        for (place, ends) in keys {
             let last = self.keys.entry(place).or_default().get_or_insert(ends.last);
             if ends.newest > *last {
                 self.behind.insert(place);
             }
         }
+        truncates.append(self.truncates);
+        self.truncates = truncates;
     }
 
     /// Keys that end with an older record than there is.
     pub(super) fn behind(&mut self) -> HashSet<Place> {
         self.step();
+        if self.truncates.take_newer() {
+            self.behind.insert(self.whole);
+        }
         std::mem::take(&mut self.behind)
     }
 }
@@ -109,15 +165,18 @@ mod tests {
         Place::topic("t").key(Some(&key.to_be_bytes()))
     }
 
+    fn order() -> Order {
+        Order::new(place(0).whole(), 1)
+    }
+
     fn see(order: &mut Order, place: Place, name: Name) {
-        if let Some(place) = order.told(place) {
-            order.see(place, name.into());
-        }
+        let place = order.told(place);
+        order.next().add(place, name);
     }
 
     /// Keys of this log that end with an older commit, read in steps backwards of these lengths.
     fn behind(log: &[(u64, u64)], steps: &[usize]) -> HashSet<Place> {
-        let (mut order, mut end) = (Order::new(1), log.len());
+        let (mut order, mut end) = (order(), log.len());
         for step in steps.iter().copied().chain([log.len()]) {
             let start = end.saturating_sub(step);
             for &(key, commit) in &log[start..end] {
@@ -145,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_record_of_an_older_timeline_is_older() {
-        let mut order = Order::new(1);
+        let mut order = order();
         see(&mut order, place(1), Name { timeline: 1, ..name(50) });
         see(&mut order, place(1), Name { timeline: 2, ..name(40) });
         assert!(order.behind().is_empty());
@@ -153,10 +212,47 @@ mod tests {
 
     #[test]
     fn records_without_a_key_are_in_any_order() {
-        let mut order = Order::new(1);
+        let mut order = order();
         see(&mut order, place(1).whole(), name(50));
         see(&mut order, place(1).whole(), name(40));
         assert!(order.behind().is_empty());
+    }
+
+    /// Whether a truncate in this log took what is newer; commits, and 0 for the truncate of commit 20.
+    fn taken(log: &[u64], step: usize) -> bool {
+        let (mut order, mut end) = (order(), log.len());
+        while end > 0 {
+            let start = end.saturating_sub(step);
+            for &commit in &log[start..end] {
+                let truncate = Name { part: Some(0), ..name(20) };
+                let this = if commit == 0 { truncate } else { name(commit) };
+                see(&mut order, place(commit).key(None), this);
+            }
+            order.step();
+            end = start;
+        }
+        order.behind().contains(&place(0).whole())
+    }
+
+    #[test]
+    fn a_truncate_behind_what_is_newer_is_seen_wherever_a_step_begins() {
+        for step in 1..5 {
+            let taken = |log: &[u64]| taken(log, step);
+            assert!(!taken(&[10, 0, 30]));
+            assert!(!taken(&[30, 10]), "no truncate");
+            assert!(taken(&[10, 30, 40, 0]) && taken(&[10, 0, 30, 40, 0, 30]), "broken off");
+            assert!(!taken(&[10, 30, 40, 0, 30, 40]), "it came to its end");
+            assert!(!taken(&[10, 30, 0, 50]), "there is a newer one now");
+        }
+    }
+
+    #[test]
+    fn a_truncate_behind_a_newer_truncate_is_seen() {
+        let mut order = order();
+        for commit in [30, 20] {
+            see(&mut order, place(1).whole(), Name { part: Some(2), ..name(commit) });
+        }
+        assert_eq!(order.behind(), HashSet::from_iter([place(1).whole()]));
     }
 
     #[test]
@@ -164,7 +260,7 @@ mod tests {
         for (partitions, keys) in [(1, KEYS), (100, ALL_KEYS / 100), (100_000, KEYS_LEAST)] {
             let keys = keys as u64;
             let of = |names: &[u64]| {
-                let mut order = Order::new(partitions);
+                let mut order = Order::new(place(0).whole(), partitions);
                 names.iter().for_each(|&at| see(&mut order, place(at), name(at)));
                 assert_eq!(order.keys.len() as u64, keys + 1);
                 order

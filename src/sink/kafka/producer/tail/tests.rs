@@ -234,7 +234,7 @@ fn behind(pieces: &[Piece]) -> Vec<u32> {
     let served = Served { max_bytes: 1 << 20, log_start: 0, starved: vec![false] };
     read(&log, low, &mut sight, &served).behind(&mut sight.stored);
     let place = |key: &u32| Place::topic("t").key(Some(&key.to_be_bytes()));
-    (0..INDEXES).filter(|key| sight.stored.comes_again(place(key))).collect()
+    (0..INDEXES).filter(|key| sight.stored.comes_again(place(key), false)).collect()
 }
 
 #[test]
