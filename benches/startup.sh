@@ -1,20 +1,21 @@
 #!/bin/bash
-# benches/startup.sh [rows=5000000] [small=10] [large=1000] [rounds=3]: what it costs to take the topics at a start, beyond a login.
+# benches/startup.sh [rows=5000000] [small=10] [large=1000] [rounds=3] [delivery=idempotent]: what a start costs beyond a login.
 # 1. A topic of 100 partitions, one of them of `small` MB, and the same with `large` MB: the cost should be the same.
-# 2. A transaction of so many rows, half of it stored when the process is killed: all of that is read back, and its names remembered.
+# 2. A transaction of so many rows, half of it stored when the process is killed: all of that is read back, and its names remembered
+#    (delivery=transactional: it was never committed, and none of it is).
 # Prints of each start: seconds, requests, bytes fetched, names remembered, peak RSS then; and checks that each row is stored once.
 set -euo pipefail
 cd "$(dirname "$(readlink -f "$0")")/.."
-ROWS=5000000 SMALL=10 LARGE=1000 ROUNDS=3
+ROWS=5000000 SMALL=10 LARGE=1000 ROUNDS=3 DELIVERY=idempotent
 for a; do case $a in
-  rows=*) ROWS=${a#*=} ;; small=*) SMALL=${a#*=} ;; large=*) LARGE=${a#*=} ;; rounds=*) ROUNDS=${a#*=} ;;
-  *) sed -n '2,5s/^# //p' "$0" >&2; exit 2 ;;
+  rows=*) ROWS=${a#*=} ;; small=*) SMALL=${a#*=} ;; large=*) LARGE=${a#*=} ;; rounds=*) ROUNDS=${a#*=} ;; delivery=*) DELIVERY=${a#*=} ;;
+  *) sed -n '2,6s/^# //p' "$0" >&2; exit 2 ;;
 esac; done
 V=17 PORT=${BENCH_PG:-15990} KPORT=${BENCH_KAFKA:-15960} BIN=${PGSLUICE:-target/release/pgsluice}
 for t in psql curl; do command -v "$t" >/dev/null || { echo "startup: $t is missing" >&2; exit 1; }; done
 [ -x "$BIN" ] || cargo build --release --locked
-D=$(mktemp -d)
-finish() { tests/servers/kafka-down bench >/dev/null 2>&1 || true; tests/servers/pg-down $V "$PORT" >/dev/null 2>&1 || true; rm -rf "$D"; }
+D=$(mktemp -d) PID=
+finish() { kill "$PID" 2>/dev/null || true; tests/servers/kafka-down bench >/dev/null 2>&1 || true; tests/servers/pg-down $V "$PORT" >/dev/null 2>&1 || true; rm -rf "$D"; }
 trap finish EXIT
 tests/servers/pg-up $V "$PORT" max_wal_size=8GB shared_buffers=256MB checkpoint_timeout=1h fsync=off >/dev/null
 KAFKA_OPTS="-Xmx1g -XX:+UseSerialGC" tests/servers/kafka-up bench "$KPORT" >/dev/null
@@ -31,9 +32,9 @@ prepare() { # TOPIC PARTITIONS
 }
 start() { # TOPIC: until it streams
   "$BIN" run -s postgres.url="$URL" -s publication.name=p -s slot.name=startup -s kafka.brokers="127.0.0.1:$KPORT" -s kafka.transactional_id="$1" \
-    -s "tables.\"public.t\".topic=$1" -s 'tables."public.t".key=["k"]' -s admin.listen=127.0.0.1:$((PORT + 1)) -s log.format=json 2>"$D/log" & PID=$!
+    -s kafka.delivery="$DELIVERY" -s "tables.\"public.t\".topic=$1" -s 'tables."public.t".key=["k"]' -s admin.listen=127.0.0.1:$((PORT + 1)) -s log.format=json 2>"$D/log" & PID=$!
   for _ in $(seq 3000); do
-    if curl -fs "http://127.0.0.1:$((PORT + 1))/readyz" >/dev/null 2>&1; then return; fi
+    if grep -q '"message":"streaming"' "$D/log"; then return; fi
     kill -0 $PID 2>/dev/null || fail "pgsluice ended"
     sleep 0.05
   done
@@ -73,7 +74,7 @@ echo "a transaction of $ROWS rows, half of it stored"
 TOPIC=startup-half; prepare "$TOPIC" 1; start "$TOPIC"
 q "insert into t select g, 'row' from generate_series(1,$ROWS) g"
 for _ in $(seq 6000); do
-  GOT=$(curl -fs "http://127.0.0.1:$((PORT + 1))/metrics" | sed -n 's/^pgsluice_records_total \([0-9]*\).*/\1/p')
+  GOT=$(curl -fs "http://127.0.0.1:$((PORT + 1))/metrics" | sed -n 's/^pgsluice_rows_total{op="c"} \([0-9]*\).*/\1/p')
   [ "${GOT:-0}" -lt $((ROWS / 2)) ] || break
   sleep 0.05
 done
