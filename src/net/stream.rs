@@ -98,7 +98,10 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => {
+                let done = Pin::new(&mut **stream).poll_write(cx, buf);
+                done.map_err(|error| last_word(stream, error))
+            }
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, buf),
             #[cfg(feature = "sim")]
             Self::Simulated(stream) => Pin::new(stream).poll_write(cx, buf),
@@ -112,7 +115,10 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => {
+                let done = Pin::new(&mut **stream).poll_write_vectored(cx, bufs);
+                done.map_err(|error| last_word(stream, error))
+            }
             Self::Unix(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             #[cfg(feature = "sim")]
             Self::Simulated(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
@@ -132,7 +138,10 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => {
+                let done = Pin::new(&mut **stream).poll_flush(cx);
+                done.map_err(|error| last_word(stream, error))
+            }
             Self::Unix(stream) => Pin::new(stream).poll_flush(cx),
             #[cfg(feature = "sim")]
             Self::Simulated(stream) => Pin::new(stream).poll_flush(cx),
@@ -148,4 +157,16 @@ impl AsyncWrite for Stream {
             Self::Simulated(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
+}
+
+/// Why a write failed: what the other side said before it ended TLS, if it said anything.
+fn last_word(stream: &mut TlsStream<Tcp>, error: io::Error) -> io::Error {
+    let (tcp, session) = stream.get_mut();
+    // What else came stays in the session, for whoever reads it.
+    while let Ok(1..) = session.read_tls(&mut &*tcp) {
+        if let Err(said) = session.process_new_packets() {
+            return io::Error::new(io::ErrorKind::InvalidData, said);
+        }
+    }
+    error
 }

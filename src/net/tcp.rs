@@ -191,6 +191,14 @@ impl Tcp {
     }
 }
 
+/// Reads what is there, for whoever cannot wait any more: from a reader that waits it would take the
+/// bytes away.
+impl Read for &Tcp {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        (&*SockRef::from(&self.socket)).read(buf)
+    }
+}
+
 impl AsyncRead for Tcp {
     fn poll_read(
         self: Pin<&mut Self>,
