@@ -168,7 +168,7 @@ fn a_consumer_of_two_topics_never_sees_a_wrong_sum_nor_keeps_a_transfer_in_part(
         let (places, mut place) = ([world, &world.again()], 0);
         places.iter().for_each(|place| place.proxy.set(NARROW));
         let interval = format!("kafka.transaction.interval={interval}");
-        let sets = ["kafka.delivery=transactional", &interval];
+        let sets = ["kafka.delivery=transactional", "run.drain=60s", &interval];
         let rows = 2 * ACCOUNTS;
         let insert = |table| {
             format!(

@@ -8,7 +8,8 @@ use std::{
 };
 
 use crate::support::{
-    Kafka, Pgsluice, Ports, Postgres, Proxy, Record, eventually, eventually_some,
+    Kafka, Pgsluice, Ports, Postgres, Proxy, Record, eventually, eventually_some, kafka::LATEST,
+    soak,
 };
 
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -21,8 +22,11 @@ pub fn postgres() -> &'static Postgres {
     SERVER.get_or_init(|| Postgres::start(17, PORTS.postgres(0), &many))
 }
 
+/// Of three brokers in the long run.
 pub fn kafka() -> &'static Kafka {
-    Kafka::shared("once", PORTS.kafka(0))
+    static CLUSTER: OnceLock<Kafka> = OnceLock::new();
+    let brokers = if soak() { 3 } else { 1 };
+    CLUSTER.get_or_init(|| Kafka::start("once", PORTS.kafka(0), brokers, &[], LATEST))
 }
 
 /// Rows of every table before anything is tried: then they are described, and confirmed.
