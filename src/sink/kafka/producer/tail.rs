@@ -183,8 +183,8 @@ impl Tail {
             topic = &*self.topic,
             partition = self.partition,
             keys = behind.len(),
-            "a replay into it was broken off, and some keys end with an older row than there is: what \
-             is not confirmed of them is sent once more"
+            "a replay into it was broken off, and some keys end with an older row, or a truncate, than \
+             there is: what is not confirmed of them is sent once more"
         );
         behind.into_iter().for_each(|place| stored.again(place));
     }

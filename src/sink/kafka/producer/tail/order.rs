@@ -6,7 +6,8 @@
 //! truncate is a record of every key.
 //!
 //! **Must stay true.** By the key, not by the partition: where rows changed their partition between two
-//! starts, an older row of another key stands behind a newer one, and nothing is wrong.
+//! starts, an older row of another key stands behind a newer one, and nothing is wrong. Only a truncate
+//! counts for the whole partition, as it does for whoever reads that.
 
 use foldhash::{HashMap, HashMapExt as _, HashSet, HashSetExt as _};
 
